@@ -1,0 +1,34 @@
+//! The contract between the eBPF programs and the agent.
+//!
+//! Everything here is `no_std`, does no I/O and has no `unsafe` beyond the `Pod` markers. The rules that every
+//! type which crosses the border keeps:
+//!
+//! - Addresses, ports and network numbers are bytes in **network order**; only [`core::net::Ipv4Addr`] and host
+//!   integers leave the getters.
+//! - What the kernel API itself counts in host order (interface indexes, counters) is a `u32` or `u64` in host order.
+//! - Padding is written out and zero; no `bool`, no `usize`; the layout is asserted beside the type.
+//!
+//! `bpf-maps.md` describes the maps that these types live in, and a test compares it with the compiled object.
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod ecn;
+mod node;
+mod outer;
+mod reason;
+mod route;
+mod traffic;
+
+pub use ecn::{CeOnNotEct, decapsulated_tos};
+pub use node::{Encapsulation, LocalNode, Vtep};
+pub use outer::{FlowLabel, IPV4_HEADER, UdpHeaders, VxlanHeaders, ipv4_checksum};
+pub use reason::Reason;
+pub use route::Route;
+pub use traffic::Traffic;
+
+/// Magic value in front of a packet that `xdp_decap` has decapsulated, in the packet's metadata area.
+///
+/// Only an XDP program can write there, so a packet from the wire cannot carry it.
+pub const XDP_DECAPSULATED: u32 = 0x6f76_6c79;

@@ -1,0 +1,189 @@
+//! The outer headers as values: built whole, then stored in front of the packet in one go.
+
+use core::net::Ipv4Addr;
+
+use network_types::{
+    eth::{EthHdr, EtherType},
+    ip::{IpProto, Ipv4Hdr},
+    udp::UdpHdr,
+    vxlan::VxlanHdr,
+};
+
+use crate::{Route, Vtep};
+
+/// Length in bytes of an IPv4 header without options: the only kind that encap writes.
+pub const IPV4_HEADER: usize = Ipv4Hdr::LEN;
+
+/// TTL of the outer header, as Linux gives its own tunnels.
+const OUTER_TTL: u8 = 64;
+
+/// What the outer headers take from the packet that they will carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowLabel {
+    /// Hash over the inner flow; its packets keep one outer source port, so that they stay in order, and
+    /// different flows spread over receive queues and equal-cost paths (RFC 7348, section 5).
+    pub hash: u32,
+    /// The inner TOS byte: the outer header copies DSCP and ECN (RFC 6040, normal mode).
+    pub tos: u8,
+    /// IPv4 identification of the outer packet. DF is off, so routers may fragment and the value must vary.
+    pub id: u16,
+}
+
+impl FlowLabel {
+    /// The outer UDP source port, in 49152..=65535.
+    #[must_use]
+    #[inline(always)]
+    pub const fn source_port(&self) -> u16 {
+        let folded = (self.hash ^ (self.hash >> 16)) as u16;
+        0xc000 | (folded & 0x3fff)
+    }
+}
+
+/// Outer headers of the `udp` encapsulation: the inner IP packet follows at once.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct UdpHeaders {
+    ip: Ipv4Hdr,
+    udp: UdpHdr,
+}
+
+const _: () = assert!(size_of::<UdpHeaders>() == 28 && align_of::<UdpHeaders>() == 1);
+
+impl UdpHeaders {
+    /// Length in bytes.
+    pub const LEN: usize = size_of::<Self>();
+
+    /// Headers from `local` to `route` for an inner packet of `inner_len` bytes.
+    ///
+    /// The UDP checksum is 0, "none": the inner packet carries its own (RFC 768; RFC 7348 asks the same).
+    #[must_use]
+    #[inline(always)]
+    pub fn new(local: &Vtep, route: &Route, inner_len: u16, flow: FlowLabel) -> Self {
+        let udp_len = inner_len.wrapping_add(UdpHdr::LEN as u16);
+        Self {
+            ip: outer_ip(local.address, route.next_hop(), udp_len, flow),
+            udp: UdpHdr {
+                src: flow.source_port().to_be_bytes(),
+                dst: local.port.to_be_bytes(),
+                len: udp_len.to_be_bytes(),
+                check: [0; 2],
+            },
+        }
+    }
+}
+
+/// Outer headers of the VXLAN encapsulation, inner Ethernet header included: the inner IP packet follows.
+#[repr(C, packed)]
+#[derive(Debug, Clone, Copy)]
+pub struct VxlanHeaders {
+    outer: UdpHeaders,
+    vxlan: VxlanHdr,
+    inner_eth: EthHdr,
+}
+
+const _: () = assert!(size_of::<VxlanHeaders>() == 50);
+
+impl VxlanHeaders {
+    /// Length in bytes.
+    pub const LEN: usize = size_of::<Self>();
+    /// Length in bytes of what stands between the UDP header and the inner IP packet.
+    pub const INNER_OFFSET: usize = VxlanHdr::LEN + EthHdr::LEN;
+
+    /// Headers from `local` to `route` for an inner IP packet of `inner_len` bytes.
+    #[must_use]
+    #[inline(always)]
+    pub fn new(local: &Vtep, route: &Route, inner_len: u16, flow: FlowLabel) -> Self {
+        let frame_len = inner_len.wrapping_add(Self::INNER_OFFSET as u16);
+        Self {
+            outer: UdpHeaders::new(local, route, frame_len, flow),
+            vxlan: VxlanHdr::new(local.vni),
+            inner_eth: EthHdr::new(route.vtep_mac(), local.mac, EtherType::Ipv4),
+        }
+    }
+}
+
+#[inline(always)]
+fn outer_ip(source: Ipv4Addr, destination: Ipv4Addr, payload_len: u16, flow: FlowLabel) -> Ipv4Hdr {
+    let mut ip = Ipv4Hdr {
+        vihl: 0x45,
+        tos: flow.tos,
+        tot_len: payload_len.wrapping_add(Ipv4Hdr::LEN as u16).to_be_bytes(),
+        id: flow.id.to_be_bytes(),
+        frags: [0; 2],
+        ttl: OUTER_TTL,
+        proto: IpProto::Udp as u8,
+        check: [0; 2],
+        src_addr: source.octets(),
+        dst_addr: destination.octets(),
+    };
+    ip.check = ipv4_checksum(&ip);
+    ip
+}
+
+/// The checksum of an IPv4 header without options, in network order; its own field counts as zero (RFC 1071).
+#[must_use]
+#[inline(always)]
+pub fn ipv4_checksum(ip: &Ipv4Hdr) -> [u8; 2] {
+    let word = |bytes: [u8; 2]| u32::from(u16::from_be_bytes(bytes));
+    let [s0, s1, s2, s3] = ip.src_addr;
+    let [d0, d1, d2, d3] = ip.dst_addr;
+    let sum = word([ip.vihl, ip.tos])
+        + word(ip.tot_len)
+        + word(ip.id)
+        + word(ip.frags)
+        + word([ip.ttl, ip.proto])
+        + word([s0, s1])
+        + word([s2, s3])
+        + word([d0, d1])
+        + word([d2, d3]);
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    (!(folded as u16)).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Ipv4Hdr {
+        // The example of RFC 1071's best known illustration: 192.168.0.1 to 192.168.0.199, checksum b861.
+        Ipv4Hdr {
+            vihl: 0x45,
+            tos: 0,
+            tot_len: [0, 0x73],
+            id: [0, 0],
+            frags: [0x40, 0],
+            ttl: 0x40,
+            proto: 0x11,
+            check: [0; 2],
+            src_addr: [192, 168, 0, 1],
+            dst_addr: [192, 168, 0, 199],
+        }
+    }
+
+    #[test]
+    fn the_checksum_matches_a_published_example() {
+        assert_eq!(ipv4_checksum(&header()), [0xb8, 0x61]);
+    }
+
+    #[test]
+    fn carries_are_folded_twice_when_needed() {
+        let mut ip = header();
+        (ip.src_addr, ip.dst_addr) = ([255; 4], [255; 4]);
+        (ip.tot_len, ip.id, ip.frags) = ([255; 2], [255; 2], [255; 2]);
+        ip.check = ipv4_checksum(&ip);
+        let sum: u32 = [0x4500, 0xffff, 0xffff, 0xffff, 0x4011, 0xffff, 0xffff, 0xffff, 0xffff].iter().sum::<u32>()
+            + u32::from(u16::from_be_bytes(ip.check));
+        let folded = (sum & 0xffff) + (sum >> 16);
+        assert_eq!((folded & 0xffff) + (folded >> 16), 0xffff);
+    }
+
+    #[test]
+    fn source_ports_stay_in_the_dynamic_range_and_differ_between_flows() {
+        let ports: std::collections::BTreeSet<u16> = (0..4096_u32)
+            .map(|flow| FlowLabel { hash: flow.wrapping_mul(0x9e37_79b9), tos: 0, id: 0 }.source_port())
+            .inspect(|port| assert!(*port >= 49152))
+            .collect();
+        assert!(ports.len() > 3000, "only {} ports for 4096 flows", ports.len());
+    }
+}

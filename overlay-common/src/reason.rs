@@ -1,0 +1,132 @@
+//! [`Reason`]: why a packet left the overlay path.
+
+/// Why a packet was dropped. The error of the programs, the index of its counter in `DROPS`, and its text.
+///
+/// The numbers are part of the contract with whoever reads the pinned map: a new reason goes to the end.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Encap: something other than IPv4 was sent into the overlay device.
+    NotIpv4 = 0,
+    /// The packet ends inside a header.
+    Truncated = 1,
+    /// A length field contradicts the packet.
+    BadLength = 2,
+    /// An IP header that no IP stack accepts: wrong version, or shorter than 20 bytes.
+    BadHeader = 3,
+    /// Encap: broadcast, multicast, loopback, link-local or reserved destination.
+    NotUnicast = 4,
+    /// Encap: the destination is not in the overlay network.
+    OutsideNetwork = 5,
+    /// Encap: the destination is in our own subnet, where no container has it.
+    OwnSubnet = 6,
+    /// Encap: nobody leases the destination's subnet.
+    NoRoute = 7,
+    /// Encap: the source is not in our own subnet.
+    SourceNotOurs = 8,
+    /// Encap: the packet does not fit the underlay's MTU once encapsulated, and came past the kernel's check.
+    TooBig = 9,
+    /// Encap: the kernel refused to make room (a packet that is encapsulated already, or a kind of GSO that
+    /// cannot be).
+    EncapRefused = 10,
+    /// Decap: the outer source is not the underlay address of a node that holds a lease.
+    UnknownNode = 11,
+    /// Decap: the node is known, but the inner source is not in its subnet.
+    SourceNotTheirs = 12,
+    /// Decap: the inner destination is not in our subnet.
+    DestinationNotOurs = 13,
+    /// Decap: a VXLAN network number that is not ours.
+    WrongVni = 14,
+    /// Decap: VXLAN flags other than "VNI present" alone.
+    BadVxlanFlags = 15,
+    /// Decap: the tunnel carries something other than IPv4.
+    InnerNotIpv4 = 16,
+    /// Decap: a packet from an overlay address came in on the underlay without being encapsulated.
+    NotEncapsulated = 17,
+    /// Decap: congestion was marked on the way and the transport cannot be told (RFC 6040).
+    CeOnNotEct = 18,
+    /// Decap: the kernel refused to strip the outer headers.
+    DecapRefused = 19,
+}
+
+impl Reason {
+    /// Every reason, in the order of the counters.
+    pub const ALL: [Self; 20] = [
+        Self::NotIpv4,
+        Self::Truncated,
+        Self::BadLength,
+        Self::BadHeader,
+        Self::NotUnicast,
+        Self::OutsideNetwork,
+        Self::OwnSubnet,
+        Self::NoRoute,
+        Self::SourceNotOurs,
+        Self::TooBig,
+        Self::EncapRefused,
+        Self::UnknownNode,
+        Self::SourceNotTheirs,
+        Self::DestinationNotOurs,
+        Self::WrongVni,
+        Self::BadVxlanFlags,
+        Self::InnerNotIpv4,
+        Self::NotEncapsulated,
+        Self::CeOnNotEct,
+        Self::DecapRefused,
+    ];
+
+    /// How many reasons there are: the length of `DROPS`.
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// The index of this reason's counter.
+    #[must_use]
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+
+    /// The reason in words, for people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NotIpv4 => "not IPv4",
+            Self::Truncated => "ends inside a header",
+            Self::BadLength => "length field contradicts the packet",
+            Self::BadHeader => "malformed IP header",
+            Self::NotUnicast => "destination is not unicast",
+            Self::OutsideNetwork => "destination outside the overlay network",
+            Self::OwnSubnet => "no container has the address",
+            Self::NoRoute => "nobody leases the destination's subnet",
+            Self::SourceNotOurs => "source outside our subnet",
+            Self::TooBig => "does not fit the underlay",
+            Self::EncapRefused => "kernel refused to encapsulate",
+            Self::UnknownNode => "outer source is no known node",
+            Self::SourceNotTheirs => "inner source outside the node's subnet",
+            Self::DestinationNotOurs => "inner destination outside our subnet",
+            Self::WrongVni => "wrong VNI",
+            Self::BadVxlanFlags => "unknown VXLAN flags",
+            Self::InnerNotIpv4 => "inner packet is not IPv4",
+            Self::NotEncapsulated => "overlay source on a bare underlay packet",
+            Self::CeOnNotEct => "congestion mark on a packet without ECN",
+            Self::DecapRefused => "kernel refused to decapsulate",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_list_is_in_counter_order_and_complete() {
+        for (index, reason) in (0..).zip(Reason::ALL) {
+            assert_eq!(reason.index(), index);
+        }
+    }
+
+    #[test]
+    fn no_two_reasons_read_alike() {
+        let texts: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.text()).collect();
+        assert_eq!(texts.len(), Reason::ALL.len());
+    }
+}

@@ -1,0 +1,43 @@
+//! [`Route`]: where packets for one remote subnet go.
+
+use core::net::Ipv4Addr;
+
+/// Where packets for one remote subnet go, and who may send from it. Value of `ROUTES`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    next_hop: [u8; 4],
+    vtep_mac: [u8; 6],
+    _pad: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Route>() == 12 && align_of::<Route>() == 1);
+
+impl Route {
+    /// A route to the node at underlay address `next_hop`.
+    ///
+    /// `vtep_mac` is the MAC address of that node's VTEP, the inner destination of a VXLAN frame; all zero for
+    /// encapsulations that carry no inner Ethernet header.
+    #[must_use]
+    pub const fn new(next_hop: Ipv4Addr, vtep_mac: [u8; 6]) -> Self {
+        Self { next_hop: next_hop.octets(), vtep_mac, _pad: [0; 2] }
+    }
+
+    /// The underlay address of the remote node.
+    #[must_use]
+    #[inline(always)]
+    pub const fn next_hop(&self) -> Ipv4Addr {
+        Ipv4Addr::new(self.next_hop[0], self.next_hop[1], self.next_hop[2], self.next_hop[3])
+    }
+
+    /// The MAC address of the remote VTEP.
+    #[must_use]
+    #[inline(always)]
+    pub const fn vtep_mac(&self) -> [u8; 6] {
+        self.vtep_mac
+    }
+}
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)` over byte arrays, no padding (asserted above), every bit pattern is valid.
+unsafe impl aya::Pod for Route {}
