@@ -17,6 +17,8 @@
 //! kernel had to reassemble (`listener`), and to notice a second agent, which cannot open it.
 
 mod address;
+mod error;
+mod message;
 mod tap;
 mod vxlan;
 
@@ -26,11 +28,15 @@ use futures::TryStreamExt;
 use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
 use overlay_common::Encapsulation;
-use rtnetlink::packet_route::link::{InfoData, InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec};
 
-use crate::sysctl::{Sysctl, SysctlError};
+use crate::sysctl::Sysctl;
 
+use error::{errno, netlink};
+use message::{by_name, data, foreign, kind, mac, name};
+
+pub use error::LinkError;
 pub use tap::Tap;
 pub use vxlan::VxlanConfig;
 
@@ -76,88 +82,6 @@ pub struct OverlayLink {
     pub adopted: bool,
     /// For UDP encapsulation: the open TAP. No other process can open it as long as this lives.
     pub tap: Option<Tap>,
-}
-
-/// Why there is no overlay device.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// A netlink request failed.
-    #[error("{action}")]
-    Netlink {
-        /// What was tried, on what.
-        action: String,
-        /// The kernel's answer.
-        source: rtnetlink::Error,
-    },
-    /// The name is taken by a device that is not ours.
-    #[error("set up {name}: a {kind} device of this name exists; remove it with `ip link del {name}`")]
-    Foreign {
-        /// The name.
-        name: String,
-        /// The kind of the device that has it.
-        kind: String,
-    },
-    /// Another process has the TAP open.
-    #[error("open {0}: another process has it open; is an agent for the same network running?")]
-    Busy(String),
-    /// Another VXLAN device has the same VNI and port.
-    #[error(
-        "create {name}: {holder} has VNI {vni} on port {port} already; stop what uses it (flanneld for flannel.*) \
-         and remove it with `ip link del {holder}`"
-    )]
-    VniTaken {
-        /// Our device.
-        name: String,
-        /// The other device.
-        holder: String,
-        /// The VXLAN network number.
-        vni: u32,
-        /// The UDP port.
-        port: u16,
-    },
-    /// A socket that is not a VXLAN device has the port.
-    #[error("bring up {name}: port {port}/udp is in use; see `ss -lunp sport = :{port}`")]
-    PortInUse {
-        /// Our device.
-        name: String,
-        /// The UDP port.
-        port: u16,
-    },
-    /// The overlay network is routed elsewhere.
-    #[error(
-        "route {network} to {name}: it is routed to {holder} already; remove that route with `ip route del {network} dev {holder}`"
-    )]
-    RouteTaken {
-        /// The overlay network.
-        network: Ipv4Network,
-        /// Our device.
-        name: String,
-        /// The device it is routed to.
-        holder: String,
-    },
-    /// The TAP device could not be opened.
-    #[error("open TAP device {name}")]
-    Tap {
-        /// Its name.
-        name: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A kernel parameter could not be set.
-    #[error(transparent)]
-    Sysctl(#[from] SysctlError),
-    /// A device is gone that was just there.
-    #[error("set up {0}: the device vanished meanwhile")]
-    Vanished(String),
-    /// The set-up failed, and undoing it as well.
-    #[error("{error}; and then: {undo}")]
-    NotUndone {
-        /// Why the set-up failed.
-        #[source]
-        error: Box<LinkError>,
-        /// Why it could not be undone.
-        undo: Box<LinkError>,
-    },
 }
 
 /// A device that is there, and whether this set-up has created it.
@@ -307,60 +231,9 @@ async fn delete(handle: &Handle, name: &str, ifindex: u32) -> Result<(), LinkErr
     handle.link().del(ifindex).execute().await.map_err(netlink(format!("remove {name}")))
 }
 
-fn by_name<'a>(links: &'a [LinkMessage], wanted: &str) -> Option<&'a LinkMessage> {
-    links.iter().find(|link| name(link) == wanted)
-}
-
-fn name(link: &LinkMessage) -> &str {
-    let name = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.as_str()),
-        _ => None,
-    });
-    name.unwrap_or_default()
-}
-
-fn mac(link: &LinkMessage) -> Option<[u8; 6]> {
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(mac) => mac.as_slice().try_into().ok(),
-        _ => None,
-    })
-}
-
-fn infos(link: &LinkMessage) -> &[LinkInfo] {
-    let infos = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => Some(infos.as_slice()),
-        _ => None,
-    });
-    infos.unwrap_or_default()
-}
-
-fn kind(link: &LinkMessage) -> Option<&InfoKind> {
-    infos(link).iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind) } else { None })
-}
-
-fn data(link: &LinkMessage) -> Option<&InfoData> {
-    infos(link).iter().find_map(|info| if let LinkInfo::Data(data) = info { Some(data) } else { None })
-}
-
-fn foreign(link: &LinkMessage) -> LinkError {
-    let kind = kind(link).map_or_else(|| "hardware".to_owned(), ToString::to_string);
-    LinkError::Foreign { name: name(link).to_owned(), kind }
-}
-
 fn random_mac() -> [u8; 6] {
     let mut mac: [u8; 6] = rand::random();
     // Locally administered, and not a group address.
     mac[0] = mac[0] & 0xfe | 0x02;
     mac
-}
-
-fn netlink(action: String) -> impl FnOnce(rtnetlink::Error) -> LinkError {
-    move |source| LinkError::Netlink { action, source }
-}
-
-fn errno(error: &rtnetlink::Error) -> Option<Errno> {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => Some(Errno::from_raw(-message.raw_code())),
-        _ => None,
-    }
 }

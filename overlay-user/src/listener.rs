@@ -216,3 +216,64 @@ mod holder {
             .any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == wanted))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
+
+    /// One known node with 10.1.16.0/24; ours is 10.1.15.0/24.
+    struct OneNode;
+
+    impl Sources for OneNode {
+        fn accepts(&self, node: Ipv4Addr, inner_source: Ipv4Addr) -> bool {
+            node == NODE && inner_source.octets()[..3] == [10, 1, 16]
+        }
+        fn is_ours(&self, inner_destination: Ipv4Addr) -> bool {
+            inner_destination.octets()[..3] == [10, 1, 15]
+        }
+    }
+
+    fn packet(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 24, 0, 0, 0, 0, 64, 17, 0, 0, 10, 1, 16, 2, 10, 1, 15, 2, 1, 2, 3, 4];
+        change(&mut packet);
+        packet
+    }
+
+    #[test]
+    fn only_a_whole_ipv4_packet_from_its_node_to_us_is_let_in() {
+        let cases = [
+            ("as it should be", packet(|_| ()), NODE, Ok(24)),
+            ("padding behind it is cut off", packet(|packet| packet.extend([0; 9])), NODE, Ok(24)),
+            ("no bytes", vec![], NODE, Err(Refused::Truncated)),
+            ("half a header", packet(|packet| packet.truncate(19)), NODE, Err(Refused::Truncated)),
+            ("shorter than it says", packet(|packet| packet.truncate(23)), NODE, Err(Refused::Truncated)),
+            ("IPv6", packet(|packet| packet[0] = 0x65), NODE, Err(Refused::NotIpv4)),
+            ("a header length below 20", packet(|packet| packet[0] = 0x44), NODE, Err(Refused::NotIpv4)),
+            ("a total length inside the header", packet(|packet| packet[3] = 19), NODE, Err(Refused::NotIpv4)),
+            ("an unknown node", packet(|_| ()), Ipv4Addr::new(192, 168, 50, 3), Err(Refused::UnknownSender)),
+            ("another node's subnet", packet(|packet| packet[14] = 17), NODE, Err(Refused::UnknownSender)),
+            ("for another node", packet(|packet| packet[18] = 16), NODE, Err(Refused::NotOurs)),
+        ];
+        for (name, payload, sender, expected) in cases {
+            assert_eq!(check(&payload, IpAddr::V4(sender), &OneNode).map(<[u8]>::len), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_addressed_to_the_device() {
+        let mut frame = BytesMut::new();
+        build_frame(&mut frame, [2, 0, 0, 0, 0, 7], &[0x45, 1]);
+        assert_eq!(&frame[..], [2, 0, 0, 0, 0, 7, 2, 0, 0, 0, 0, 7, 8, 0, 0x45, 1]);
+    }
+
+    #[test]
+    fn the_holder_of_a_port_is_found_in_the_sockets_table() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref\n\
+             512: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 11111 2\n\
+             633: 00000000:205D 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 22222 2\n";
+        assert_eq!(holder::inode_in(table, 8285), Some(22222));
+        assert_eq!(holder::inode_in(table, 8472), None);
+    }
+}

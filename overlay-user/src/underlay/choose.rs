@@ -116,3 +116,6 @@ fn underlay((interface, address): Candidate<'_>, public_ip: Option<Ipv4Addr>) ->
         public_ip: public_ip.unwrap_or(address),
     })
 }
+
+#[cfg(test)]
+mod tests;

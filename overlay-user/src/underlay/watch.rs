@@ -170,3 +170,90 @@ fn changes(before: &State, now: &State) -> Vec<UnderlayEvent> {
     }
     events
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Address;
+    use super::*;
+
+    fn interface(change: impl FnOnce(&mut Interface)) -> Vec<Interface> {
+        let address = |ip| Address { ip, link_local: false, permanent: true, deprecated: false };
+        let mut interface = Interface {
+            name: "eth0".to_owned(),
+            ifindex: 2,
+            mtu: 1500,
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            loopback: false,
+            up: true,
+            carrier: true,
+            addresses: vec![address(Ipv4Addr::new(192, 168, 50, 1)), address(Ipv4Addr::new(192, 168, 50, 9))],
+        };
+        change(&mut interface);
+        vec![interface]
+    }
+
+    fn known() -> State {
+        let address = Ipv4Addr::new(192, 168, 50, 1);
+        let underlay = Underlay {
+            name: "eth0".to_owned(),
+            ifindex: 2,
+            address,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            public_ip: address,
+        };
+        State { underlay, present: true, running: true }
+    }
+
+    fn events(before: &State, interfaces: &[Interface]) -> (Vec<UnderlayEvent>, State) {
+        let now = observe(before, interfaces);
+        (changes(before, &now), now)
+    }
+
+    #[test]
+    fn each_change_is_reported_as_what_it_is() {
+        let cases = [
+            (interface(|_| ()), vec![]),
+            (interface(|interface| interface.mtu = 9000), vec![UnderlayEvent::MtuChanged(9000)]),
+            (interface(|interface| interface.mac = Some([6; 6])), vec![UnderlayEvent::MacChanged([6; 6])]),
+            (interface(|interface| interface.carrier = false), vec![UnderlayEvent::Down]),
+            (
+                interface(|interface| interface.addresses.retain(|address| address.ip.octets()[3] != 1)),
+                vec![UnderlayEvent::AddressChanged(Ipv4Addr::new(192, 168, 50, 9))],
+            ),
+            (interface(|interface| interface.addresses.reverse()), vec![]),
+            (interface(|interface| interface.addresses.clear()), vec![UnderlayEvent::Gone]),
+            (vec![], vec![UnderlayEvent::Gone]),
+        ];
+        for (interfaces, expected) in cases {
+            assert_eq!(events(&known(), &interfaces).0, expected, "{interfaces:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_interface_of_the_old_name_is_reported_whole() {
+        let interfaces = interface(|interface| interface.ifindex = 7);
+        let (reported, now) = events(&known(), &interfaces);
+        assert_eq!(reported, [UnderlayEvent::Back(Underlay { ifindex: 7, ..known().underlay })]);
+        assert_eq!(events(&now, &interfaces).0, []);
+    }
+
+    #[test]
+    fn an_interface_that_returns_without_carrier_is_back_and_down() {
+        let (_, gone) = events(&known(), &[]);
+        assert_eq!(events(&gone, &[]).0, [], "gone is said once");
+        let (reported, down) = events(&gone, &interface(|interface| interface.up = false));
+        assert_eq!(reported, [UnderlayEvent::Back(known().underlay), UnderlayEvent::Down]);
+        assert_eq!(events(&down, &interface(|_| ())).0, [UnderlayEvent::Up]);
+    }
+
+    #[test]
+    fn a_public_address_of_its_own_survives_a_change_of_address() {
+        let mut before = known();
+        before.underlay.public_ip = Ipv4Addr::new(203, 0, 113, 9);
+        let now =
+            observe(&before, &interface(|interface| interface.addresses.retain(|address| address.ip.octets()[3] != 1)));
+        assert_eq!(now.underlay.address, Ipv4Addr::new(192, 168, 50, 9));
+        assert_eq!(now.underlay.public_ip, Ipv4Addr::new(203, 0, 113, 9));
+    }
+}
