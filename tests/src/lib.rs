@@ -1,1 +1,9 @@
+//! The harness of the tests with real packets: namespaces, processes, etcd, and a cluster made of them.
+//!
+//! Everything here needs root and nothing here touches the machine it runs on: devices, routes and rules exist only
+//! in network namespaces without a name, files only in a `tmpfs` that one process sees. See [`sandbox`].
 
+pub mod etcd;
+pub mod netns;
+pub mod process;
+pub mod sandbox;
