@@ -5,10 +5,12 @@
 //! packet:   container -> to_overlay [ROUTES, LOCAL_NODE] -> wire -> from_underlay [ROUTES, LOCAL_NODE] -> container
 //! ```
 
+pub mod cli;
 pub mod docker_opts;
 pub mod link;
 pub mod listener;
 pub mod loader;
+pub mod map_dump;
 pub mod maps;
 pub mod rundir;
 pub mod subnet_file;
