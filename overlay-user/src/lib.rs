@@ -1,1 +1,7 @@
-
+pub mod allocate;
+pub mod backoff;
+pub mod datastore;
+mod json;
+pub mod lease;
+pub mod mac;
+pub mod network;
