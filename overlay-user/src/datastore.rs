@@ -110,9 +110,17 @@ impl Position {
     pub const fn is_rewound_since(&self, earlier: &Self) -> bool {
         self.history != earlier.history || self.term < earlier.term || self.revision < earlier.revision
     }
+
+    /// Notes that a watch has come to `revision`.
+    pub(crate) fn advance(&mut self, revision: Revision) {
+        // A directory has no revisions of its own, only those of its files.
+        if self.revision > 0 {
+            self.revision = self.revision.max(revision);
+        }
+    }
 }
 
-/// All leases at one moment.
+/// The leases at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The leases, in the order of their keys.
@@ -121,10 +129,10 @@ pub struct Snapshot {
     pub position: Position,
 }
 
-/// What a watch looks at.
+/// What a snapshot or a watch looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// The network config and all leases.
+    /// All leases; a watch reports the network config, too.
     Everything,
     /// The lease with this key.
     Lease(String),
@@ -188,11 +196,8 @@ pub trait Datastore: Send + Sync + fmt::Debug {
     /// Writes the network config, whatever was there.
     async fn put_config(&self, value: &[u8]) -> Result<Revision, DatastoreError>;
 
-    /// All leases.
-    async fn leases(&self) -> Result<Snapshot, DatastoreError>;
-
-    /// The lease with this key.
-    async fn lease(&self, key: &str) -> Result<Option<Entry>, DatastoreError>;
+    /// The leases in `scope` at this moment.
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, DatastoreError>;
 
     /// What changes in `scope` after `from`, a position of this datastore.
     async fn watch(&self, scope: Scope, from: &Position) -> Result<Changes, DatastoreError>;

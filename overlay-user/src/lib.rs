@@ -5,3 +5,5 @@ mod json;
 pub mod lease;
 pub mod mac;
 pub mod network;
+pub mod routes;
+pub mod watch;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{
-    Client, Compare, CompareOp, GetOptions, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse,
-    TxnResponse,
+    Client, Compare, CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp,
+    TxnOpResponse, TxnResponse,
 };
 
 use self::connection::Connection;
@@ -73,16 +73,23 @@ impl Etcd {
         Ok(Self { connection: Connection::new(options)?, keys: Keys { prefix }, ttl: options.ttl })
     }
 
-    /// Reads a page of leases from `start` on, at `revision` or, if that is 0, now.
-    async fn page(&self, start: Vec<u8>, revision: Revision) -> Result<etcd_client::GetResponse, DatastoreError> {
-        let end = self.keys.subnets_end();
-        self.connection
-            .call("list leases", |client: Client| {
-                let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision);
-                let start = start.clone();
-                async move { connection::roomy(&client).get(start, Some(options)).await }
-            })
-            .await
+    /// Reads a page of the leases from `start` to `end`, or the one at `start`, at `revision` or, if that is 0, now.
+    async fn page(
+        &self,
+        start: &[u8],
+        end: Option<&String>,
+        revision: Revision,
+    ) -> Result<GetResponse, DatastoreError> {
+        let options = GetOptions::new().with_limit(PAGE).with_revision(revision);
+        let options = match end {
+            Some(end) => options.with_range(end.as_str()),
+            None => options,
+        };
+        let get = |client: Client| {
+            let (start, options) = (start.to_vec(), options.clone());
+            async move { connection::roomy(&client).get(start, Some(options)).await }
+        };
+        self.connection.call("read leases", get).await
     }
 
     /// A new etcd lease for a key that is to expire, or 0 for one that is not.
@@ -144,14 +151,17 @@ impl Datastore for Etcd {
         Ok(revision(response.header()))
     }
 
-    async fn leases(&self) -> Result<Snapshot, DatastoreError> {
-        let mut start = self.keys.subnets().into_bytes();
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, DatastoreError> {
+        let (mut start, end) = match scope {
+            Scope::Everything => (self.keys.subnets().into_bytes(), Some(self.keys.subnets_end())),
+            Scope::Lease(key) => (self.keys.lease(key).into_bytes(), None),
+        };
         let mut position: Option<Position> = None;
         let mut entries = Vec::new();
         loop {
             // All pages are of the first one's revision, so that together they are one moment.
             let at = position.as_ref().map_or(0, |position| position.revision);
-            let response = self.page(start, at).await?;
+            let response = self.page(&start, end.as_ref(), at).await?;
             let position = position.get_or_insert_with(|| self::position(response.header()));
             entries.extend(response.kvs().iter().map(|stored| self.keys.entry(stored)));
             match response.kvs().last() {
@@ -159,17 +169,6 @@ impl Datastore for Etcd {
                 _ => return Ok(Snapshot { entries, position: position.clone() }),
             }
         }
-    }
-
-    async fn lease(&self, key: &str) -> Result<Option<Entry>, DatastoreError> {
-        let full = self.keys.lease(key);
-        let operation = format!("read {full}");
-        let get = |mut client: Client| {
-            let full = full.clone();
-            async move { client.get(full, None).await }
-        };
-        let response = self.connection.call(&operation, get).await?;
-        Ok(response.kvs().first().map(|stored| self.keys.entry(stored)))
     }
 
     async fn watch(&self, scope: Scope, from: &Position) -> Result<Changes, DatastoreError> {

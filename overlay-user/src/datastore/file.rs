@@ -15,8 +15,8 @@ use async_trait::async_trait;
 
 use self::directory::Directory;
 use super::{
-    Changes, Created, Datastore, DatastoreError, Entry, FileOptions, Lifetime, Position, Replaced, Revision, Scope,
-    Snapshot, Versioned,
+    Changes, Created, Datastore, DatastoreError, FileOptions, Lifetime, Position, Replaced, Revision, Scope, Snapshot,
+    Versioned,
 };
 
 /// The datastore in a directory.
@@ -59,19 +59,17 @@ impl Datastore for FileStore {
         self.run("write config", move |directory| directory.put_config(&value)).await
     }
 
-    async fn leases(&self) -> Result<Snapshot, DatastoreError> {
-        self.run("list leases", |directory| {
-            let (entries, seen) = directory.list()?;
+    async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, DatastoreError> {
+        let scope = scope.clone();
+        self.run("read leases", move |directory| {
+            let (entries, seen) = match scope {
+                Scope::Everything => directory.list()?,
+                Scope::Lease(key) => directory.only(&key)?,
+            };
             let position = Position { history: directory.identity()?, term: 0, revision: 0, seen: Arc::new(seen) };
             Ok(Snapshot { entries, position })
         })
         .await
-    }
-
-    async fn lease(&self, key: &str) -> Result<Option<Entry>, DatastoreError> {
-        let name = key.to_owned();
-        let read = move |directory: &Directory| Ok(directory.read(&name)?.map(|found| found.entry));
-        self.run(&format!("read subnets/{key}"), read).await
     }
 
     async fn watch(&self, scope: Scope, from: &Position) -> Result<Changes, DatastoreError> {

@@ -103,6 +103,13 @@ impl Directory {
         Ok((entries, seen))
     }
 
+    /// The same of one lease alone.
+    pub(super) fn only(&self, name: &str) -> io::Result<(Vec<Entry>, BTreeMap<String, Revision>)> {
+        let found = self.read(name)?.map(|found| found.entry);
+        let seen = found.iter().map(|entry| (entry.key.clone(), entry.revision)).collect();
+        Ok((found.into_iter().collect(), seen))
+    }
+
     /// The names of all files that may be leases.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
