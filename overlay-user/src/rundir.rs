@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RUNDIR/agent.lock          held by the one agent of this node; its pid is inside
+//! RUNDIR/device              the name of the overlay device
 //! RUNDIR/bpf/                a bpffs, mounted here unless the directory is on one already
 //! RUNDIR/bpf/v1/maps/NAME    the maps that programs and agent share
 //! RUNDIR/bpf/v1/links/PROGRAM.IFINDEX   attached programs
@@ -150,6 +151,33 @@ impl RunDir {
             .map_err(|source| RunDirError::Create { path: self.path.clone(), source })
     }
 
+    /// Whether the directory is there.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Whether an agent has set up a data path here, or has begun to.
+    #[must_use]
+    pub fn has_data_path(&self) -> bool {
+        self.maps().is_dir()
+    }
+
+    /// Notes the name of the overlay device, before it is made: whatever happens then, teardown knows it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn record_device(&self, name: &str) -> Result<(), RunDirError> {
+        let path = self.path.join("device");
+        fs::write(&path, name).map_err(|source| RunDirError::Create { path, source })
+    }
+
+    /// The name of the overlay device, if one was noted.
+    #[must_use]
+    pub fn device(&self) -> Option<String> {
+        fs::read_to_string(self.path.join("device")).ok()
+    }
+
     /// Where the maps are pinned.
     #[must_use]
     pub fn maps(&self) -> PathBuf {
@@ -167,8 +195,7 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::Empty`] when nothing is pinned here.
     pub fn existing_maps(&self) -> Result<PathBuf, RunDirError> {
-        let maps = self.maps();
-        if maps.is_dir() { Ok(maps) } else { Err(RunDirError::Empty { path: self.path.clone() }) }
+        if self.has_data_path() { Ok(self.maps()) } else { Err(RunDirError::Empty { path: self.path.clone() }) }
     }
 
     fn bpf(&self) -> PathBuf {
