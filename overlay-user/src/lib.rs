@@ -1,9 +1,26 @@
+//! The node agent and its command line.
+//!
+//! ```text
+//! control:  etcd -> watch -> LeaseEvent -> routes -> RouteChange -> maps -> ROUTES -> to_overlay
+//! packet:   container -> to_overlay [ROUTES, LOCAL_NODE] -> wire -> from_underlay [ROUTES, LOCAL_NODE] -> container
+//! ```
+
 pub mod allocate;
 pub mod backoff;
 pub mod datastore;
+pub mod docker_opts;
+pub mod holder;
 mod json;
 pub mod lease;
+pub mod link;
+pub mod listener;
+pub mod loader;
 pub mod mac;
+pub mod maps;
 pub mod network;
 pub mod routes;
+pub mod rundir;
+pub mod subnet_file;
+pub mod sysctl;
+pub mod underlay;
 pub mod watch;
