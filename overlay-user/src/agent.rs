@@ -224,15 +224,16 @@ impl<'a> Agent<'a> {
 
     fn write_subnet_file(&self) -> Result<()> {
         let plan = self.node.plan();
-        let file =
-            SubnetFile { network: plan.network, subnet: plan.subnet, ipv6: None, mtu: plan.mtu, ip_masq: false };
+        let file = SubnetFile { network: plan.network, subnet: plan.subnet, ipv6: None, mtu: plan.mtu, ip_masq: false };
         Ok(file.write(&self.config.subnet_file)?)
     }
 }
 
 async fn network_config(store: &dyn Datastore) -> Result<NetworkConfig> {
     let Some(config) = store.config().await? else {
-        bail!("no network config in the datastore; write one, such as {{\"Network\":\"10.1.0.0/16\"}}, to its key `config`");
+        bail!(
+            "no network config in the datastore; write one, such as {{\"Network\":\"10.1.0.0/16\"}}, to its key `config`"
+        );
     };
     Ok(NetworkConfig::parse(&config.value)?)
 }
@@ -269,9 +270,7 @@ async fn acquire(
 ) -> Result<Holder> {
     let backend = match network.backend {
         Backend::Udp { .. } => lease::Backend::Udp,
-        Backend::Vxlan { vni, .. } => {
-            lease::Backend::Vxlan { v4: Some(lease::Vtep { vni, mac: Mac(mac) }), v6: None }
-        }
+        Backend::Vxlan { vni, .. } => lease::Backend::Vxlan { v4: Some(lease::Vtep { vni, mac: Mac(mac) }), v6: None },
     };
     let node = lease::Node { public_ip: underlay.public_ip, public_ipv6: None, backend };
     let previous = PreviousSubnetFile::read(&config.subnet_file);

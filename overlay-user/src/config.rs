@@ -50,8 +50,7 @@ impl TryFrom<AgentArgs> for AgentConfig {
     type Error = OptionError;
 
     fn try_from(args: AgentArgs) -> Result<Self, OptionError> {
-        let pattern =
-            |pattern: String| Regex::new(&pattern).map_err(|source| OptionError::Regex { pattern, source });
+        let pattern = |pattern: String| Regex::new(&pattern).map_err(|source| OptionError::Regex { pattern, source });
         Ok(Self {
             datastore: args.datastore.try_into()?,
             underlay: UnderlayChoice {
