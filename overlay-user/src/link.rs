@@ -1,0 +1,239 @@
+//! The overlay device `overlay.N`: where the kernel sends what is for other nodes, and where packets from them come up.
+//!
+//! Routing knows one route, `NETWORK dev overlay.N`. What the kernel routes there meets the program at the device's
+//! egress, which encapsulates it and redirects it to the underlay; what a program decapsulates without delivering it
+//! itself is redirected to the device's ingress and goes up the stack from there. The device must do this while no
+//! agent runs, and must not send anything by itself (no ARP, no multicast, no IPv6 link-local address).
+//!
+//! For VXLAN it is a **kernel VXLAN device**, which also decapsulates what the programs leave alone.
+//!
+//! For UDP encapsulation it is a **persistent TAP device**. A TAP that no process has open has no carrier, which looks
+//! as if it could not work; it does (tried on Linux 6.18): the route is shown as `linkdown` and still used, since
+//! `ignore_routes_with_linkdown` is off (it is set to off on this device, whatever the default); the egress hook runs
+//! before the queueing discipline that would drop the packet; and a redirect to the ingress asks only whether the
+//! device is up. Forwarding goes on across an agent's exit, the forced one included. The alternatives are worse: a
+//! VXLAN device used for its Ethernet face alone would open a UDP port that anyone can send to, a veth is two devices,
+//! and dummy or ifb are modules that may be missing. The agent has the TAP open only to write packets into it that the
+//! kernel had to reassemble (`listener`), and to notice a second agent, which cannot open it.
+
+mod address;
+mod error;
+mod message;
+mod tap;
+mod vxlan;
+
+use std::net::Ipv4Addr;
+
+use futures::TryStreamExt;
+use ipnetwork::Ipv4Network;
+use nix::errno::Errno;
+use overlay_common::Encapsulation;
+use rtnetlink::packet_route::link::{InfoKind, LinkMessage};
+use rtnetlink::{Handle, LinkUnspec};
+
+use crate::sysctl::Sysctl;
+
+use error::{errno, netlink};
+use message::{by_name, data, foreign, kind, mac, name};
+
+pub use error::LinkError;
+pub use tap::Tap;
+pub use vxlan::VxlanConfig;
+
+/// What all overlay devices' names begin with; a number follows.
+pub const NAME_PREFIX: &str = "overlay.";
+
+/// What the overlay device has to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// The kind of device.
+    pub kind: LinkKind,
+    /// The overlay network: the destination of the one route.
+    pub network: Ipv4Network,
+    /// This node's subnet; its network address becomes the address of the device.
+    pub subnet: Ipv4Network,
+    /// MTU in bytes: the underlay's less the overhead.
+    pub mtu: u32,
+    /// Ethernet address to set. None: an existing device keeps its own, a new one gets a random one.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// The kind of overlay device, by encapsulation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A persistent TAP device.
+    Udp,
+    /// A kernel VXLAN device.
+    Vxlan(VxlanConfig),
+}
+
+/// The overlay device, set up.
+#[derive(Debug)]
+pub struct OverlayLink {
+    /// Its name.
+    pub name: String,
+    /// Its interface index.
+    pub ifindex: u32,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it was there already and has been taken over as it was.
+    pub adopted: bool,
+    /// For UDP encapsulation: the open TAP. No other process can open it as long as this lives.
+    pub tap: Option<Tap>,
+}
+
+/// A device that is there, and whether this set-up has created it.
+struct Device {
+    ifindex: u32,
+    mac: Option<[u8; 6]>,
+    created: bool,
+    tap: Option<Tap>,
+}
+
+impl LinkConfig {
+    /// The name of the device: `overlay.` and the VNI, or 0 for UDP encapsulation.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.kind {
+            LinkKind::Udp => format!("{NAME_PREFIX}0"),
+            LinkKind::Vxlan(vxlan) => format!("{NAME_PREFIX}{}", vxlan.vni),
+        }
+    }
+
+    /// The encapsulation that the device is for.
+    #[must_use]
+    pub fn encapsulation(&self) -> Encapsulation {
+        match &self.kind {
+            LinkKind::Udp => Encapsulation::Udp,
+            LinkKind::Vxlan(_) => Encapsulation::Vxlan,
+        }
+    }
+
+    /// The address of the device: the network address of our subnet, as flannel has it.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.subnet.network()
+    }
+}
+
+/// Creates the overlay device, or takes over one that is there, and gives it address, route and parameters.
+///
+/// Doing it again changes nothing. When it fails half way, a device that it has created is gone again.
+///
+/// # Errors
+/// [`LinkError`]
+pub async fn set_up(handle: &Handle, config: &LinkConfig) -> Result<OverlayLink, LinkError> {
+    let links = links(handle).await?;
+    let device = match &config.kind {
+        LinkKind::Udp => tap::open(handle, &config.name(), &links).await?,
+        LinkKind::Vxlan(vxlan) => vxlan::create(handle, config, vxlan, &links).await?,
+    };
+    match configure(handle, config, &device, &links).await {
+        Ok(mac) => Ok(OverlayLink {
+            name: config.name(),
+            ifindex: device.ifindex,
+            mac,
+            mtu: config.mtu,
+            adopted: !device.created,
+            tap: device.tap,
+        }),
+        Err(error) if device.created => Err(match delete(handle, &config.name(), device.ifindex).await {
+            Ok(()) => error,
+            Err(undo) => LinkError::NotUndone { error: Box::new(error), undo: Box::new(undo) },
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the overlay device `name`; its address and routes go with it. Says whether there was one.
+///
+/// # Errors
+/// [`LinkError::Foreign`] when the device of that name cannot be ours, [`LinkError::Netlink`].
+pub async fn remove(handle: &Handle, name: &str) -> Result<bool, LinkError> {
+    let links = links(handle).await?;
+    let Some(link) = by_name(&links, name) else { return Ok(false) };
+    match kind(link) {
+        Some(InfoKind::Tun | InfoKind::Vxlan) => delete(handle, name, link.header.index).await.map(|()| true),
+        _ => Err(foreign(link)),
+    }
+}
+
+/// The names of all overlay devices of this node.
+///
+/// # Errors
+/// [`LinkError::Netlink`].
+pub async fn list(handle: &Handle) -> Result<Vec<String>, LinkError> {
+    let ours = |link: &&LinkMessage| {
+        name(link).strip_prefix(NAME_PREFIX).is_some_and(|number| number.parse::<u32>().is_ok())
+            && matches!(kind(link), Some(InfoKind::Tun | InfoKind::Vxlan))
+    };
+    Ok(links(handle).await?.iter().filter(ours).map(|link| name(link).to_owned()).collect())
+}
+
+/// Gives the overlay device `ifindex` another MTU, in bytes.
+///
+/// # Errors
+/// [`LinkError::Netlink`].
+pub async fn set_mtu(handle: &Handle, ifindex: u32, mtu: u32) -> Result<(), LinkError> {
+    let message = LinkUnspec::new_with_index(ifindex).mtu(mtu).build();
+    handle.link().set(message).execute().await.map_err(netlink(format!("set MTU of interface {ifindex} to {mtu}")))
+}
+
+/// Everything after the device exists. Returns its MAC address.
+async fn configure(
+    handle: &Handle,
+    config: &LinkConfig,
+    device: &Device,
+    links: &[LinkMessage],
+) -> Result<[u8; 6], LinkError> {
+    let name = config.name();
+    let addr_gen_mode = Sysctl::ipv6_conf(&name, "addr_gen_mode");
+    if addr_gen_mode.exists() {
+        addr_gen_mode.set("1")?;
+    }
+    // A MAC that was set is left alone by systemd's MACAddressPolicy; one that the kernel drew is not.
+    let new_mac = config.mac.or_else(|| device.created.then(|| device.mac.unwrap_or_else(random_mac)));
+    let mut message = LinkUnspec::new_with_index(device.ifindex).mtu(config.mtu).arp(false).multicast(false);
+    if let Some(mac) = new_mac.filter(|mac| Some(*mac) != device.mac || device.created) {
+        message = message.address(mac.to_vec());
+    }
+    handle.link().set(message.build()).execute().await.map_err(netlink(format!("configure {name}")))?;
+    let mac = new_mac.or(device.mac).ok_or_else(|| LinkError::Vanished(name.clone()))?;
+
+    address::assign(handle, config, device.ifindex).await?;
+    // Answers may take a path that this node would not choose; strict checking of `all` must not drop them here.
+    Sysctl::ipv4_conf(&name, "rp_filter").set("2")?;
+    Sysctl::ipv4_conf(&name, "ignore_routes_with_linkdown").set("0")?;
+    bring_up(handle, config, device.ifindex).await?;
+    address::route(handle, config, device.ifindex, links).await?;
+    if Sysctl::ipv4("ip_forward").set("1")? {
+        tracing::info!("net.ipv4.ip_forward was off; switched on, as containers are reached by forwarding");
+    }
+    Ok(mac)
+}
+
+async fn bring_up(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<(), LinkError> {
+    let name = config.name();
+    let up = handle.link().set(LinkUnspec::new_with_index(ifindex).up().build()).execute().await;
+    up.map_err(|error| match (&config.kind, errno(&error)) {
+        (LinkKind::Vxlan(vxlan), Some(Errno::EADDRINUSE)) => LinkError::PortInUse { name, port: vxlan.port },
+        _ => netlink(format!("bring up {name}"))(error),
+    })
+}
+
+async fn links(handle: &Handle) -> Result<Vec<LinkMessage>, LinkError> {
+    handle.link().get().execute().try_collect().await.map_err(netlink("list interfaces".to_owned()))
+}
+
+async fn delete(handle: &Handle, name: &str, ifindex: u32) -> Result<(), LinkError> {
+    handle.link().del(ifindex).execute().await.map_err(netlink(format!("remove {name}")))
+}
+
+fn random_mac() -> [u8; 6] {
+    let mut mac: [u8; 6] = rand::random();
+    // Locally administered, and not a group address.
+    mac[0] = mac[0] & 0xfe | 0x02;
+    mac
+}

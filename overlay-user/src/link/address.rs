@@ -1,0 +1,94 @@
+//! The overlay device's address, and the one route to it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures::TryStreamExt;
+use ipnetwork::Ipv4Network;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope};
+use rtnetlink::{Handle, RouteMessageBuilder};
+
+use super::{LinkConfig, LinkError, name, netlink};
+
+/// Gives the device its /32 and takes away what else it has inside the network, left over from an earlier subnet.
+pub(super) async fn assign(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<(), LinkError> {
+    let name = config.name();
+    let address = config.address();
+    let list = handle.address().get().set_link_index_filter(ifindex).execute();
+    let present: Vec<AddressMessage> =
+        list.try_collect().await.map_err(netlink(format!("list addresses of {name}")))?;
+    let mut assigned = false;
+    for old in present {
+        match local(&old) {
+            Some(old) if old == (address, 32) => assigned = true,
+            Some((old_address, _)) if config.network.contains(old_address) => {
+                let action = format!("remove address {old_address} from {name}");
+                handle.address().del(old).execute().await.map_err(netlink(action))?;
+            }
+            _ => {}
+        }
+    }
+    if assigned {
+        return Ok(());
+    }
+    let add = handle.address().add(ifindex, IpAddr::V4(address), 32).execute();
+    add.await.map_err(netlink(format!("add address {address}/32 to {name}")))
+}
+
+/// Routes the overlay network to the device, and nothing else.
+pub(super) async fn route(
+    handle: &Handle,
+    config: &LinkConfig,
+    ifindex: u32,
+    links: &[LinkMessage],
+) -> Result<(), LinkError> {
+    let own_name = config.name();
+    let network = config.network;
+    let request = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+    let routes: Vec<RouteMessage> = request.execute().try_collect().await.map_err(netlink("list routes".to_owned()))?;
+    for route in routes.into_iter().filter(|route| route.header.table == RouteHeader::RT_TABLE_MAIN) {
+        match (destination(&route), oif(&route)) {
+            (Some(other), Some(oif)) if oif == ifindex && other != network => {
+                let action = format!("remove route {other} dev {own_name}");
+                handle.route().del(route).execute().await.map_err(netlink(action))?;
+            }
+            (Some(same), Some(oif)) if same == network && oif != ifindex => {
+                let holder = links.iter().find(|link| link.header.index == oif).map_or("another device", name);
+                return Err(LinkError::RouteTaken { network, name: own_name, holder: holder.to_owned() });
+            }
+            _ => {}
+        }
+    }
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(network.network(), network.prefix())
+        .output_interface(ifindex)
+        .scope(RouteScope::Link)
+        .pref_source(config.address())
+        .build();
+    let add = handle.route().add(message).replace().execute();
+    add.await.map_err(netlink(format!("route {network} to {own_name}")))
+}
+
+fn local(message: &AddressMessage) -> Option<(Ipv4Addr, u8)> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some((*address, message.header.prefix_len)),
+        _ => None,
+    })
+}
+
+fn destination(route: &RouteMessage) -> Option<Ipv4Network> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+            Ipv4Network::new(*address, route.header.destination_prefix_length).ok()
+        }
+        _ => None,
+    })
+}
+
+fn oif(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(ifindex) => Some(*ifindex),
+        _ => None,
+    })
+}

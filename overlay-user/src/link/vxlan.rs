@@ -1,0 +1,107 @@
+//! The kernel VXLAN device of VXLAN encapsulation.
+
+use std::net::Ipv4Addr;
+
+use nix::errno::Errno;
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkMessage};
+use rtnetlink::{Handle, LinkVxlan};
+
+use super::{Device, LinkConfig, LinkError, by_name, data, delete, errno, foreign, kind, links, mac, name, netlink};
+
+/// The shape of a VXLAN device. A device of another shape is not adopted but replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VxlanConfig {
+    /// VXLAN network number, 24 bits.
+    pub vni: u32,
+    /// UDP port of all nodes.
+    pub port: u16,
+    /// Outer source address.
+    pub local: Ipv4Addr,
+    /// Index of the underlay interface.
+    pub underlay_ifindex: u32,
+}
+
+/// Creates the VXLAN device, or adopts one of the right shape.
+pub(super) async fn create(
+    handle: &Handle,
+    config: &LinkConfig,
+    wanted: &VxlanConfig,
+    before: &[LinkMessage],
+) -> Result<Device, LinkError> {
+    let own_name = config.name();
+    let mut keep_mac = None;
+    if let Some(link) = by_name(before, &own_name) {
+        if kind(link) != Some(&InfoKind::Vxlan) {
+            return Err(foreign(link));
+        }
+        let mac = mac(link);
+        if has_shape(link, wanted) {
+            return Ok(Device { ifindex: link.header.index, mac, created: false, tap: None });
+        }
+        tracing::info!(device = own_name, "replaced, as it has another shape than the configuration");
+        keep_mac = mac;
+        delete(handle, &own_name, link.header.index).await?;
+    }
+    if let Some(holder) = before.iter().find(|link| name(link) != own_name && clashes(link, wanted)) {
+        let VxlanConfig { vni, port, .. } = *wanted;
+        return Err(LinkError::VniTaken { name: own_name, holder: name(holder).to_owned(), vni, port });
+    }
+    add(handle, &own_name, wanted).await?;
+    let after = links(handle).await?;
+    let link = by_name(&after, &own_name).ok_or(LinkError::Vanished(own_name))?;
+    Ok(Device { ifindex: link.header.index, mac: keep_mac, created: true, tap: None })
+}
+
+async fn add(handle: &Handle, name: &str, wanted: &VxlanConfig) -> Result<(), LinkError> {
+    let message = LinkVxlan::new(name, wanted.vni)
+        .dev(wanted.underlay_ifindex)
+        .local(wanted.local)
+        .port(wanted.port)
+        .learning(false)
+        .build();
+    handle.link().add(message).execute().await.map_err(|error| match errno(&error) {
+        Some(Errno::EOPNOTSUPP) => netlink(format!("create {name}: is the kernel module vxlan there?"))(error),
+        _ => netlink(format!("create VXLAN device {name}"))(error),
+    })
+}
+
+fn vxlan_data(link: &LinkMessage) -> &[InfoVxlan] {
+    match data(link) {
+        Some(InfoData::Vxlan(infos)) => infos,
+        _ => &[],
+    }
+}
+
+/// Whether `link` is what [`add`] would create: every attribute that matters is there, none that would change it.
+fn has_shape(link: &LinkMessage, wanted: &VxlanConfig) -> bool {
+    let infos = vxlan_data(link);
+    let required = [
+        InfoVxlan::Id(wanted.vni),
+        InfoVxlan::Link(wanted.underlay_ifindex),
+        InfoVxlan::Local(wanted.local),
+        InfoVxlan::Port(wanted.port),
+        InfoVxlan::Learning(false),
+    ];
+    let changed = |info: &InfoVxlan| {
+        matches!(
+            info,
+            InfoVxlan::Group(_)
+                | InfoVxlan::Group6(_)
+                | InfoVxlan::Gbp
+                | InfoVxlan::Gpe
+                | InfoVxlan::CollectMetadata(true)
+                | InfoVxlan::Vnifilter(true)
+                | InfoVxlan::Proxy(true)
+                | InfoVxlan::Rsc(true)
+                | InfoVxlan::L2Miss(true)
+                | InfoVxlan::L3Miss(true)
+        )
+    };
+    required.iter().all(|info| infos.contains(info)) && !infos.iter().any(changed)
+}
+
+/// Whether the kernel would refuse ours beside `link`, or could not tell their packets apart.
+fn clashes(link: &LinkMessage, wanted: &VxlanConfig) -> bool {
+    let infos = vxlan_data(link);
+    infos.contains(&InfoVxlan::Id(wanted.vni)) && infos.contains(&InfoVxlan::Port(wanted.port))
+}

@@ -1,0 +1,233 @@
+//! `subnet.env`: what Docker's start-up scripts and the CNI plugin read, and what a restarted agent reads back.
+
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use ipnetwork::{Ipv4Network, Ipv6Network};
+
+/// What `subnet.env` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubnetFile {
+    /// The overlay network.
+    pub network: Ipv4Network,
+    /// This node's subnet.
+    pub subnet: Ipv4Network,
+    /// The IPv6 network and this node's subnet of it, in a dual-stack cluster.
+    pub ipv6: Option<(Ipv6Network, Ipv6Network)>,
+    /// MTU of containers' interfaces, in bytes.
+    pub mtu: u32,
+    /// Whether the agent masquerades, so that nobody else has to.
+    pub ip_masq: bool,
+}
+
+/// What an earlier `subnet.env` says: every line that makes sense, whatever the others are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PreviousSubnetFile {
+    /// `FLANNEL_NETWORK`.
+    pub network: Option<Ipv4Network>,
+    /// `FLANNEL_SUBNET`, as a network (host bits cleared).
+    pub subnet: Option<Ipv4Network>,
+    /// `FLANNEL_IPV6_NETWORK`.
+    pub ipv6_network: Option<Ipv6Network>,
+    /// `FLANNEL_IPV6_SUBNET`, as a network (host bits cleared).
+    pub ipv6_subnet: Option<Ipv6Network>,
+    /// `FLANNEL_MTU`, in bytes.
+    pub mtu: Option<u32>,
+    /// `FLANNEL_IPMASQ`.
+    pub ip_masq: Option<bool>,
+}
+
+/// `subnet.env` could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("write subnet file {}", .path.display())]
+pub struct SubnetFileError {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+impl SubnetFile {
+    /// The file's text, line for line as flannel writes it: `FLANNEL_SUBNET` is the first usable address.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let first = Ipv4Addr::from(u32::from(self.subnet.network()).wrapping_add(1));
+        let mut text =
+            format!("FLANNEL_NETWORK={}\nFLANNEL_SUBNET={first}/{}\n", masked(self.network), self.subnet.prefix());
+        if let Some((network, subnet)) = self.ipv6 {
+            let first = Ipv6Addr::from(u128::from(subnet.network()).wrapping_add(1));
+            // Writing into a String cannot fail.
+            let _ok = writeln!(text, "FLANNEL_IPV6_NETWORK={}/{}", network.network(), network.prefix());
+            let _ok = writeln!(text, "FLANNEL_IPV6_SUBNET={first}/{}", subnet.prefix());
+        }
+        let _ok = writeln!(text, "FLANNEL_MTU={}\nFLANNEL_IPMASQ={}", self.mtu, self.ip_masq);
+        text
+    }
+
+    /// Writes the file: who reads it sees the old or the new text, and the new one survives a power cut.
+    ///
+    /// The file gets mode 0644 and a missing directory 0755, whatever the umask is.
+    ///
+    /// # Errors
+    /// [`SubnetFileError`]; the old file is then still there.
+    pub fn write(&self, path: &Path) -> Result<(), SubnetFileError> {
+        let fail = |source| SubnetFileError { path: path.to_owned(), source };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail)?;
+        let mut name = path.file_name().ok_or_else(|| fail(io::ErrorKind::IsADirectory.into()))?.to_owned();
+        name.push(format!(".{}.tmp", std::process::id()));
+        let temporary = directory.join(name);
+        write_and_rename(&temporary, path, directory, self.to_text().as_bytes()).map_err(|source| {
+            // The first error is the one to report; the temporary file may not even exist.
+            fs::remove_file(&temporary).ok();
+            fail(source)
+        })
+    }
+}
+
+fn write_and_rename(temporary: &Path, path: &Path, directory: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = File::create(temporary)?;
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(temporary, path)?;
+    File::open(directory)?.sync_all()
+}
+
+impl PreviousSubnetFile {
+    /// Reads an earlier file. One that is not there says nothing; one that cannot be read is reported and says nothing.
+    #[must_use]
+    pub fn read(path: &Path) -> Self {
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(path = %path.display(), %error, "earlier subnet file not readable, ignored");
+                }
+                Self::default()
+            }
+        }
+    }
+
+    /// Takes what makes sense from `text`; a later line wins over an earlier one, as in a shell.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut file = Self::default();
+        for line in text.lines() {
+            let line = line.trim();
+            let Some((key, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else { continue };
+            let value = value.trim().trim_matches(['"', '\'']);
+            match key.trim() {
+                "FLANNEL_NETWORK" => file.network = value.parse().ok().map(masked),
+                "FLANNEL_SUBNET" => file.subnet = value.parse().ok().map(masked),
+                "FLANNEL_IPV6_NETWORK" => file.ipv6_network = value.parse().ok().map(masked6),
+                "FLANNEL_IPV6_SUBNET" => file.ipv6_subnet = value.parse().ok().map(masked6),
+                "FLANNEL_MTU" => file.mtu = value.parse().ok(),
+                "FLANNEL_IPMASQ" => file.ip_masq = value.parse().ok(),
+                _ => {}
+            }
+        }
+        file
+    }
+}
+
+/// The same network without host bits.
+fn masked(network: Ipv4Network) -> Ipv4Network {
+    Ipv4Network::new(network.network(), network.prefix()).unwrap_or(network)
+}
+
+fn masked6(network: Ipv6Network) -> Ipv6Network {
+    Ipv6Network::new(network.network(), network.prefix()).unwrap_or(network)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> SubnetFile {
+        SubnetFile {
+            network: "10.1.0.0/16".parse().unwrap(),
+            subnet: "10.1.15.0/24".parse().unwrap(),
+            ipv6: None,
+            mtu: 1450,
+            ip_masq: true,
+        }
+    }
+
+    #[test]
+    fn lines_are_flannels_in_flannels_order() {
+        assert_eq!(
+            file().to_text(),
+            "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.15.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+        );
+    }
+
+    #[test]
+    fn a_dual_stack_cluster_has_its_ipv6_lines_before_the_mtu() {
+        let ipv6 = Some(("fd00:1::/48".parse().unwrap(), "fd00:1:0:15::/64".parse().unwrap()));
+        assert_eq!(
+            SubnetFile { ipv6, ip_masq: false, ..file() }.to_text(),
+            "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.15.1/24\n\
+             FLANNEL_IPV6_NETWORK=fd00:1::/48\nFLANNEL_IPV6_SUBNET=fd00:1:0:15::1/64\n\
+             FLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n"
+        );
+    }
+
+    #[test]
+    fn a_written_file_reads_back_with_the_subnet_as_a_network() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flannel/subnet.env");
+        file().write(&path).unwrap();
+        let previous = PreviousSubnetFile::read(&path);
+        assert_eq!(previous.subnet, Some("10.1.15.0/24".parse().unwrap()));
+        assert_eq!(previous.network, Some("10.1.0.0/16".parse().unwrap()));
+        assert_eq!((previous.mtu, previous.ip_masq), (Some(1450), Some(true)));
+    }
+
+    #[test]
+    fn writing_replaces_the_file_and_leaves_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flannel/subnet.env");
+        file().write(&path).unwrap();
+        SubnetFile { mtu: 1400, ..file() }.write(&path).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().contains("FLANNEL_MTU=1400\n"));
+        let names: Vec<_> =
+            fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["subnet.env"]);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o644);
+        assert_eq!(mode(path.parent().unwrap()), 0o755);
+    }
+
+    #[test]
+    fn a_failed_write_names_the_file_and_leaves_the_old_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        let error = file().write(&path).unwrap_err();
+        assert!(error.to_string().contains("taken"), "{error}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "the temporary file is gone");
+    }
+
+    #[test]
+    fn bad_lines_do_not_spoil_good_ones() {
+        let text = "# comment\nFLANNEL_NETWORK=10.1.0.0/33\nFLANNEL_SUBNET=\"10.1.15.1/24\"\nnonsense\n\
+                    FLANNEL_MTU=\nexport FLANNEL_IPMASQ=true\nFLANNEL_IPV6_SUBNET=fd00::1/64\n";
+        let expected = PreviousSubnetFile {
+            subnet: Some("10.1.15.0/24".parse().unwrap()),
+            ipv6_subnet: Some("fd00::/64".parse().unwrap()),
+            ip_masq: Some(true),
+            ..PreviousSubnetFile::default()
+        };
+        assert_eq!(PreviousSubnetFile::parse(text), expected);
+    }
+
+    #[test]
+    fn a_missing_file_says_nothing() {
+        assert_eq!(PreviousSubnetFile::read(Path::new("/nonexistent/subnet.env")), PreviousSubnetFile::default());
+    }
+}

@@ -1,0 +1,205 @@
+//! The underlay interface: which one carries outer packets, and what becomes of it.
+//!
+//! [`read`] asks the kernel what there is, [`choose`] decides (pure), [`Watch`] reports what changes afterwards.
+//! Bonds, VLAN devices and bridges are as good an underlay as a NIC; what cannot be one is a loopback interface, an
+//! interface that is administratively down, one without an Ethernet address or one without an IPv4 address.
+
+mod choose;
+mod read;
+mod watch;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::Ipv4Network;
+use regex::Regex;
+
+pub use choose::choose;
+pub use read::{read, select};
+pub use watch::{UnderlayEvent, Watch};
+
+/// The smallest MTU an overlay device may get: what every IPv4 host must be able to take in (RFC 791).
+pub const MIN_OVERLAY_MTU: u32 = 576;
+
+/// The interface that carries outer packets, and the address that they come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Underlay {
+    /// Name of the interface.
+    pub name: String,
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// The address of the interface that outer packets are sent from and received at.
+    pub address: Ipv4Addr,
+    /// Ethernet address of the interface.
+    pub mac: [u8; 6],
+    /// MTU of the interface in bytes.
+    pub mtu: u32,
+    /// The address that other nodes reach this one at; differs from `address` behind a NAT.
+    pub public_ip: Ipv4Addr,
+}
+
+/// What the operator said about the underlay interface. Nothing said: the interface of the default route.
+#[derive(Debug, Clone, Default)]
+pub struct UnderlayChoice {
+    /// `--iface`: interface names or addresses, tried in order.
+    pub iface: Vec<String>,
+    /// `--iface-regex`: tried after `iface`, in order, each on the addresses of all interfaces first, then on names.
+    pub iface_regex: Vec<Regex>,
+    /// `--iface-can-reach`: tried last; the interface and source address of the route to this address.
+    pub iface_can_reach: Option<IpAddr>,
+    /// `--public-ip`: published in the lease. Alone it also chooses the interface that it is assigned to.
+    pub public_ip: Option<Ipv4Addr>,
+}
+
+/// An interface of this node, as far as the choice depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Name of the interface.
+    pub name: String,
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Ethernet address; none for interfaces of another kind.
+    pub mac: Option<[u8; 6]>,
+    /// Whether it is a loopback interface.
+    pub loopback: bool,
+    /// Whether it is administratively up. An interface without carrier may be up: its cable can come back.
+    pub up: bool,
+    /// Whether it has carrier.
+    pub carrier: bool,
+    /// IPv4 addresses in the kernel's order.
+    pub addresses: Vec<Address>,
+}
+
+/// An IPv4 address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// Whether its scope is the link, or it lies in 169.254.0.0/16.
+    pub link_local: bool,
+    /// Whether it has no lifetime.
+    pub permanent: bool,
+    /// Whether its preferred lifetime is over.
+    pub deprecated: bool,
+}
+
+/// A route that a choice can rest on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteInfo {
+    /// Index of the interface that it leads through.
+    pub ifindex: u32,
+    /// The source address that it prefers.
+    pub source: Option<Ipv4Addr>,
+    /// Its metric; the smallest wins.
+    pub metric: u32,
+}
+
+/// The routes that a choice can rest on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// IPv4 default routes of the main table, in the kernel's order.
+    pub default: Vec<RouteInfo>,
+    /// The route to `--iface-can-reach`, if that was given and there is one.
+    pub reach: Option<RouteInfo>,
+}
+
+/// Why there is no underlay interface, or why the chosen one will not do.
+#[derive(Debug, thiserror::Error)]
+pub enum UnderlayError {
+    /// `--iface` names nothing that exists.
+    #[error("find underlay interface {0}: no interface has this name or address; see `ip address`, then set --iface")]
+    NoSuchInterface(String),
+    /// `--iface-regex` matches nothing.
+    #[error("find underlay interface by --iface-regex {0}: no address and no interface name matches; see `ip address`")]
+    NothingMatches(String),
+    /// No option was given and there is no default route.
+    #[error("find underlay interface: there is no IPv4 default route; name the interface with --iface")]
+    NoDefaultRoute,
+    /// `--iface-can-reach` names an address without route.
+    #[error(
+        "find underlay interface by --iface-can-reach {0}: no route to it; add a route or name the interface with --iface"
+    )]
+    Unreachable(IpAddr),
+    /// `--public-ip` alone, but no interface has that address.
+    #[error(
+        "find underlay interface by --public-ip {0}: not assigned to a local interface; behind a NAT give --iface as well"
+    )]
+    PublicIpNotLocal(Ipv4Addr),
+    /// The interface is a loopback interface.
+    #[error("use {0} as underlay: it is a loopback interface, other nodes cannot reach it; name another with --iface")]
+    Loopback(String),
+    /// The interface is administratively down.
+    #[error("use {0} as underlay: it is down; run `ip link set {0} up` or name another with --iface")]
+    Down(String),
+    /// The interface has no Ethernet address.
+    #[error("use {0} as underlay: it has no Ethernet address; name an Ethernet interface with --iface")]
+    NotEthernet(String),
+    /// The interface has no usable IPv4 address.
+    #[error("use {0} as underlay: it has no usable IPv4 address; assign one or name another interface with --iface")]
+    NoAddress(String),
+    /// Every interface that was named, and why it is none.
+    #[error("find underlay interface: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    AllRefused(Vec<UnderlayError>),
+    /// The underlay address would be routed into the overlay.
+    #[error(
+        "use {name} as underlay: its address {address} lies inside the overlay network {network}; \
+         choose another interface with --iface or another Network"
+    )]
+    InsideNetwork {
+        /// The interface.
+        name: String,
+        /// Its address.
+        address: Ipv4Addr,
+        /// The overlay network.
+        network: Ipv4Network,
+    },
+    /// The MTU leaves too little for the overlay.
+    #[error("use {name} as underlay: MTU {mtu} less {overhead} bytes of overhead is under {MIN_OVERLAY_MTU}; raise it to at least {}", MIN_OVERLAY_MTU + overhead)]
+    MtuTooSmall {
+        /// The interface.
+        name: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// Bytes that encap adds.
+        overhead: u32,
+    },
+    /// The kernel did not answer.
+    #[error("read {what} over netlink")]
+    Netlink {
+        /// What was asked for.
+        what: &'static str,
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+    /// No netlink socket could be had.
+    #[error("open a netlink socket")]
+    Socket(#[source] io::Error),
+}
+
+impl Underlay {
+    /// Refuses an underlay whose address would itself be routed into the overlay network.
+    ///
+    /// # Errors
+    /// [`UnderlayError::InsideNetwork`].
+    pub fn check_outside(&self, network: Ipv4Network) -> Result<(), UnderlayError> {
+        match [self.address, self.public_ip].into_iter().find(|&address| network.contains(address)) {
+            Some(address) => Err(UnderlayError::InsideNetwork { name: self.name.clone(), address, network }),
+            None => Ok(()),
+        }
+    }
+
+    /// The MTU in bytes of an overlay whose encap adds `overhead` bytes.
+    ///
+    /// # Errors
+    /// [`UnderlayError::MtuTooSmall`] when less than [`MIN_OVERLAY_MTU`] is left.
+    pub fn overlay_mtu(&self, overhead: u16) -> Result<u32, UnderlayError> {
+        let overhead = u32::from(overhead);
+        self.mtu.checked_sub(overhead).filter(|&mtu| mtu >= MIN_OVERLAY_MTU).ok_or_else(|| UnderlayError::MtuTooSmall {
+            name: self.name.clone(),
+            mtu: self.mtu,
+            overhead,
+        })
+    }
+}

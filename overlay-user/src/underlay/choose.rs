@@ -1,0 +1,121 @@
+//! The choice itself: interfaces and routes in, underlay out. No I/O.
+
+use std::net::Ipv4Addr;
+
+use regex::Regex;
+
+use super::{Address, Interface, Routes, Underlay, UnderlayChoice, UnderlayError};
+
+/// An interface that an option points at, with the address that it points at, if it does.
+type Candidate<'a> = (&'a Interface, Option<Ipv4Addr>);
+
+/// Chooses the underlay: `--iface`, then `--iface-regex`, then `--iface-can-reach`; without these the interface that
+/// `--public-ip` is assigned to; without any the interface of the default route. The first that will do is taken.
+///
+/// # Errors
+/// What was looked for and not found, or why what was found is no underlay.
+pub fn choose(interfaces: &[Interface], routes: &Routes, choice: &UnderlayChoice) -> Result<Underlay, UnderlayError> {
+    let mut refused = Vec::new();
+    for candidate in candidates(interfaces, routes, choice) {
+        match candidate.and_then(|candidate| underlay(candidate, choice.public_ip)) {
+            Ok(underlay) => return Ok(underlay),
+            Err(error) => refused.push(error),
+        }
+    }
+    Err(match refused.len() {
+        0 => UnderlayError::NoDefaultRoute,
+        1 => refused.swap_remove(0),
+        _ => UnderlayError::AllRefused(refused),
+    })
+}
+
+/// Everything that the options point at, in the order in which it is tried.
+fn candidates<'a>(
+    interfaces: &'a [Interface],
+    routes: &Routes,
+    choice: &UnderlayChoice,
+) -> Vec<Result<Candidate<'a>, UnderlayError>> {
+    let mut found: Vec<_> = choice.iface.iter().map(|iface| named(interfaces, iface)).collect();
+    for regex in &choice.iface_regex {
+        found.extend(matching(interfaces, regex));
+    }
+    if let Some(target) = choice.iface_can_reach {
+        let reach = routes.reach.and_then(|route| Some((by_index(interfaces, route.ifindex)?, route.source)));
+        found.push(reach.ok_or(UnderlayError::Unreachable(target)));
+    }
+    if !found.is_empty() {
+        return found;
+    }
+    if let Some(public_ip) = choice.public_ip {
+        return vec![by_address(interfaces, public_ip).ok_or(UnderlayError::PublicIpNotLocal(public_ip))];
+    }
+    let mut defaults = routes.default.clone();
+    defaults.sort_by_key(|route| route.metric);
+    defaults.iter().filter_map(|route| Some(Ok((by_index(interfaces, route.ifindex)?, route.source)))).collect()
+}
+
+fn named<'a>(interfaces: &'a [Interface], iface: &str) -> Result<Candidate<'a>, UnderlayError> {
+    let found = match iface.parse::<Ipv4Addr>() {
+        Ok(address) => by_address(interfaces, address),
+        Err(_) => interfaces.iter().find(|interface| interface.name == iface).map(|interface| (interface, None)),
+    };
+    found.ok_or_else(|| UnderlayError::NoSuchInterface(iface.to_owned()))
+}
+
+/// All interfaces that one expression matches: those with a matching address first, then those with a matching name.
+fn matching<'a>(interfaces: &'a [Interface], regex: &Regex) -> Vec<Result<Candidate<'a>, UnderlayError>> {
+    let by_address = interfaces.iter().filter_map(|interface| {
+        let mut matching = interface.addresses.clone();
+        matching.retain(|address| regex.is_match(&address.ip.to_string()));
+        preferred(&matching).map(|address| Ok((interface, Some(address))))
+    });
+    let by_name =
+        interfaces.iter().filter(|interface| regex.is_match(&interface.name)).map(|interface| Ok((interface, None)));
+    let found: Vec<_> = by_address.chain(by_name).collect();
+    if found.is_empty() { vec![Err(UnderlayError::NothingMatches(regex.to_string()))] } else { found }
+}
+
+fn by_index(interfaces: &[Interface], ifindex: u32) -> Option<&Interface> {
+    interfaces.iter().find(|interface| interface.ifindex == ifindex)
+}
+
+fn by_address(interfaces: &[Interface], address: Ipv4Addr) -> Option<Candidate<'_>> {
+    interfaces
+        .iter()
+        .find(|interface| interface.addresses.iter().any(|candidate| candidate.ip == address))
+        .map(|interface| (interface, Some(address)))
+}
+
+/// The address an interface is known by: global before link-local, permanent before dynamic, never a deprecated one.
+pub(super) fn preferred(addresses: &[Address]) -> Option<Ipv4Addr> {
+    addresses
+        .iter()
+        .filter(|address| !address.deprecated)
+        .min_by_key(|address| (address.link_local, !address.permanent))
+        .map(|address| address.ip)
+}
+
+/// Whether `interface` can be an underlay, and with which address.
+fn underlay((interface, address): Candidate<'_>, public_ip: Option<Ipv4Addr>) -> Result<Underlay, UnderlayError> {
+    let name = || interface.name.clone();
+    if interface.loopback {
+        return Err(UnderlayError::Loopback(name()));
+    }
+    if !interface.up {
+        return Err(UnderlayError::Down(name()));
+    }
+    let mac = interface.mac.ok_or_else(|| UnderlayError::NotEthernet(name()))?;
+    let address =
+        address.or_else(|| preferred(&interface.addresses)).ok_or_else(|| UnderlayError::NoAddress(name()))?;
+    Ok(Underlay {
+        name: name(),
+        ifindex: interface.ifindex,
+        address,
+        mac,
+        mtu: interface.mtu,
+        public_ip: public_ip.unwrap_or(address),
+    })
+}
+
+#[cfg(test)]
+mod tests;

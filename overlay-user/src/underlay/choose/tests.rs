@@ -1,0 +1,206 @@
+//! The choice as a table: what the operator said on what node, and what comes of it.
+
+use super::super::RouteInfo;
+use super::*;
+
+fn address(ip: &str) -> Address {
+    let ip: Ipv4Addr = ip.parse().unwrap();
+    Address { ip, link_local: ip.is_link_local(), permanent: true, deprecated: false }
+}
+
+fn interface(name: &str, ifindex: u32, addresses: &[Address]) -> Interface {
+    Interface {
+        name: name.to_owned(),
+        ifindex,
+        mtu: 1500,
+        mac: Some([2, 0, 0, 0, 0, ifindex.to_be_bytes()[3]]),
+        loopback: false,
+        up: true,
+        carrier: true,
+        addresses: addresses.to_vec(),
+    }
+}
+
+/// lo, eth0 (with the better default route), eth1, bond0.50, and three that will not do.
+fn node() -> (Vec<Interface>, Routes) {
+    let interfaces = vec![
+        Interface { loopback: true, mac: None, ..interface("lo", 1, &[address("10.99.0.1")]) },
+        interface("eth0", 2, &[address("192.168.50.1")]),
+        interface("eth1", 3, &[address("169.254.7.7"), address("172.16.0.1"), address("172.16.0.2")]),
+        interface("bond0.50", 4, &[address("192.168.60.1")]),
+        Interface { up: false, ..interface("down0", 5, &[address("192.168.70.1")]) },
+        Interface { mac: None, ..interface("wg0", 6, &[address("192.168.80.1")]) },
+        interface("bare0", 7, &[]),
+    ];
+    let route = |ifindex, metric| RouteInfo { ifindex, source: None, metric };
+    (interfaces, Routes { default: vec![route(3, 200), route(2, 100)], reach: None })
+}
+
+fn regexes(patterns: &[&str]) -> Vec<Regex> {
+    patterns.iter().map(|pattern| Regex::new(pattern).unwrap()).collect()
+}
+
+fn strings(values: &[&str]) -> Vec<String> {
+    values.iter().map(|value| (*value).to_owned()).collect()
+}
+
+/// Chooses on [`node`]: name, address and public address of the underlay, or the error's text.
+fn outcome(choice: &UnderlayChoice) -> Result<(String, String, String), String> {
+    let (interfaces, routes) = node();
+    let chosen = choose(&interfaces, &routes, choice).map_err(|error| error.to_string())?;
+    Ok((chosen.name, chosen.address.to_string(), chosen.public_ip.to_string()))
+}
+
+#[test]
+fn each_option_chooses_the_interface_and_address_it_points_at() {
+    let choice = UnderlayChoice::default;
+    let public_ip = |ip: &str| ip.parse().ok();
+    let cases = [
+        ("the better default route", choice(), "eth0", "192.168.50.1"),
+        ("a name", UnderlayChoice { iface: strings(&["eth1"]), ..choice() }, "eth1", "172.16.0.1"),
+        ("an address", UnderlayChoice { iface: strings(&["172.16.0.2"]), ..choice() }, "eth1", "172.16.0.2"),
+        ("a VLAN on a bond", UnderlayChoice { iface: strings(&["bond0.50"]), ..choice() }, "bond0.50", "192.168.60.1"),
+        (
+            "the first that exists",
+            UnderlayChoice { iface: strings(&["eth9", "eth1", "eth0"]), ..choice() },
+            "eth1",
+            "172.16.0.1",
+        ),
+        (
+            "an expression on a name",
+            UnderlayChoice { iface_regex: regexes(&["^eth"]), ..choice() },
+            "eth0",
+            "192.168.50.1",
+        ),
+        (
+            "addresses before names",
+            UnderlayChoice { iface_regex: regexes(&["^(eth0|172\\.16\\..*)$"]), ..choice() },
+            "eth1",
+            "172.16.0.1",
+        ),
+        (
+            "names before expressions",
+            UnderlayChoice { iface: strings(&["eth1"]), iface_regex: regexes(&["eth0"]), ..choice() },
+            "eth1",
+            "172.16.0.1",
+        ),
+        (
+            "an expression when no name exists",
+            UnderlayChoice { iface: strings(&["eth9"]), iface_regex: regexes(&["eth0"]), ..choice() },
+            "eth0",
+            "192.168.50.1",
+        ),
+        (
+            "an expression skips what will not do",
+            UnderlayChoice { iface_regex: regexes(&["^(lo|down0|bond.*)$"]), ..choice() },
+            "bond0.50",
+            "192.168.60.1",
+        ),
+        (
+            "a public address alone",
+            UnderlayChoice { public_ip: public_ip("172.16.0.2"), ..choice() },
+            "eth1",
+            "172.16.0.2",
+        ),
+    ];
+    for (name, choice, interface, address) in cases {
+        let public = address.to_owned();
+        assert_eq!(outcome(&choice), Ok((interface.to_owned(), address.to_owned(), public)), "{name}");
+    }
+}
+
+#[test]
+fn a_public_address_beside_an_interface_is_published_and_not_looked_for() {
+    let choice = UnderlayChoice {
+        iface: strings(&["eth0"]),
+        public_ip: "203.0.113.9".parse().ok(),
+        ..UnderlayChoice::default()
+    };
+    let expected = ("eth0", "192.168.50.1", "203.0.113.9");
+    let chosen = outcome(&choice).unwrap();
+    assert_eq!((chosen.0.as_str(), chosen.1.as_str(), chosen.2.as_str()), expected);
+}
+
+#[test]
+fn what_is_no_underlay_is_refused_with_the_reason() {
+    let iface = |name: &str| UnderlayChoice { iface: strings(&[name]), ..UnderlayChoice::default() };
+    let cases = [
+        (iface("eth9"), "interface eth9: no interface has this name"),
+        (iface("10.0.0.7"), "interface 10.0.0.7: no interface has this name or address"),
+        (iface("lo"), "use lo as underlay: it is a loopback interface"),
+        (iface("down0"), "run `ip link set down0 up`"),
+        (iface("wg0"), "use wg0 as underlay: it has no Ethernet address"),
+        (iface("bare0"), "use bare0 as underlay: it has no usable IPv4 address"),
+        (UnderlayChoice { iface_regex: regexes(&["^enp"]), ..UnderlayChoice::default() }, "--iface-regex ^enp"),
+        (UnderlayChoice { iface_can_reach: "192.0.2.1".parse().ok(), ..UnderlayChoice::default() }, "no route to it"),
+        (
+            UnderlayChoice { public_ip: "203.0.113.9".parse().ok(), ..UnderlayChoice::default() },
+            "--public-ip 203.0.113.9: not assigned",
+        ),
+    ];
+    for (choice, part) in cases {
+        let text = outcome(&choice).unwrap_err();
+        assert!(text.contains(part), "{text:?} does not say {part:?}");
+        assert_eq!(text.lines().count(), 1);
+    }
+}
+
+#[test]
+fn all_that_was_tried_is_named_when_none_will_do() {
+    let choice = UnderlayChoice { iface: strings(&["eth9", "lo"]), ..UnderlayChoice::default() };
+    let text = outcome(&choice).unwrap_err();
+    assert!(text.contains("eth9: no interface") && text.contains("use lo as underlay"), "{text}");
+}
+
+#[test]
+fn without_a_default_route_the_operator_must_choose() {
+    let (interfaces, _) = node();
+    let error = choose(&interfaces, &Routes::default(), &UnderlayChoice::default()).unwrap_err();
+    assert!(matches!(error, UnderlayError::NoDefaultRoute), "{error}");
+}
+
+#[test]
+fn can_reach_takes_the_source_address_of_the_route() {
+    let (interfaces, mut routes) = node();
+    routes.reach = Some(RouteInfo { ifindex: 3, source: "172.16.0.2".parse().ok(), metric: 0 });
+    let choice = UnderlayChoice { iface_can_reach: "192.0.2.1".parse().ok(), ..UnderlayChoice::default() };
+    let chosen = choose(&interfaces, &routes, &choice).unwrap();
+    assert_eq!((chosen.name.as_str(), chosen.address), ("eth1", Ipv4Addr::new(172, 16, 0, 2)));
+}
+
+#[test]
+fn an_interface_is_known_by_its_best_address() {
+    let dynamic = |ip| Address { permanent: false, ..address(ip) };
+    let deprecated = |ip| Address { deprecated: true, ..address(ip) };
+    let cases: [(&[Address], Option<&str>); 5] = [
+        (&[address("169.254.0.1"), dynamic("10.0.0.1")], Some("10.0.0.1")),
+        (&[dynamic("10.0.0.1"), address("10.0.0.2")], Some("10.0.0.2")),
+        (&[deprecated("10.0.0.1"), dynamic("10.0.0.2")], Some("10.0.0.2")),
+        (&[address("10.0.0.1"), address("10.0.0.2")], Some("10.0.0.1")),
+        (&[deprecated("10.0.0.1")], None),
+    ];
+    for (addresses, expected) in cases {
+        assert_eq!(preferred(addresses), expected.map(|ip| ip.parse().unwrap()), "{addresses:?}");
+    }
+}
+
+#[test]
+fn an_underlay_address_inside_the_overlay_network_is_refused() {
+    let (interfaces, routes) = node();
+    let underlay = choose(&interfaces, &routes, &UnderlayChoice::default()).unwrap();
+    assert!(underlay.check_outside("10.1.0.0/16".parse().unwrap()).is_ok());
+    let text = underlay.check_outside("192.168.0.0/16".parse().unwrap()).unwrap_err().to_string();
+    assert!(text.contains("192.168.50.1 lies inside the overlay network 192.168.0.0/16"), "{text}");
+}
+
+#[test]
+fn the_overlay_mtu_is_what_the_overhead_leaves_and_never_tiny() {
+    let (interfaces, routes) = node();
+    let mut underlay = choose(&interfaces, &routes, &UnderlayChoice::default()).unwrap();
+    assert_eq!(underlay.overlay_mtu(50).unwrap(), 1450);
+    underlay.mtu = 625;
+    let text = underlay.overlay_mtu(50).unwrap_err().to_string();
+    assert!(text.contains("MTU 625 less 50 bytes") && text.contains("at least 626"), "{text}");
+    underlay.mtu = 20;
+    assert!(underlay.overlay_mtu(28).is_err());
+}
