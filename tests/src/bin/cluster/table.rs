@@ -7,7 +7,7 @@ use crate::measure::{Counted, Pair};
 /// One row for each pair.
 pub(crate) fn table(pairs: &[Pair]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::UTF8_FULL_CONDENSED);
     table.set_header(["from", "to", "pings", "lost", "rtt ms", "ping packets", "TCP Gbit/s", "all packets", ""]);
     table.add_rows(pairs.iter().map(row));
     for column in table.column_iter_mut().skip(2).take(6) {
