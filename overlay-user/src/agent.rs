@@ -49,7 +49,9 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         tracing::info!("stopped; the data path goes on forwarding until `overlay teardown`");
     } else if outcome.is_ok() || !had_data_path {
         node::take_down(&handle, &config.run_dir).await?;
-        tracing::info!("stopped; nothing is left on this node");
+        if outcome.is_ok() {
+            tracing::info!("stopped; nothing is left on this node");
+        }
     }
     drop(lock);
     outcome

@@ -1,6 +1,9 @@
 //! `overlay`: parses the command line, starts logging, runs one command, and says how it went.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::Parser as _;
@@ -15,7 +18,12 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     match run(Cli::parse_from(cli::arguments(std::env::args_os()))).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
