@@ -24,29 +24,29 @@ pub enum Reason {
     NoRoute = 7,
     /// Encap: the source is not in our own subnet.
     SourceNotOurs = 8,
-    /// Encap: the packet does not fit the underlay's MTU once encapsulated, and came past the kernel's check.
-    TooBig = 9,
     /// Encap: the kernel refused to make room (a packet that is encapsulated already, or a kind of GSO that
     /// cannot be).
-    EncapRefused = 10,
+    EncapRefused = 9,
     /// Decap: the outer source is not the underlay address of a node that holds a lease.
-    UnknownNode = 11,
+    UnknownNode = 10,
     /// Decap: the node is known, but the inner source is not in its subnet.
-    SourceNotTheirs = 12,
+    SourceNotTheirs = 11,
     /// Decap: the inner destination is not in our subnet.
-    DestinationNotOurs = 13,
+    DestinationNotOurs = 12,
     /// Decap: a VXLAN network number that is not ours.
-    WrongVni = 14,
+    WrongVni = 13,
     /// Decap: VXLAN flags other than "VNI present" alone.
-    BadVxlanFlags = 15,
+    BadVxlanFlags = 14,
     /// Decap: the tunnel carries something other than IPv4.
-    InnerNotIpv4 = 16,
+    InnerNotIpv4 = 15,
     /// Decap: a packet from an overlay address came in on the underlay without being encapsulated.
-    NotEncapsulated = 17,
+    NotEncapsulated = 16,
     /// Decap: congestion was marked on the way and the transport cannot be told (RFC 6040).
-    CeOnNotEct = 18,
+    CeOnNotEct = 17,
     /// Decap: the kernel refused to strip the outer headers.
-    DecapRefused = 19,
+    DecapRefused = 18,
+    /// Decap: the inner frame is addressed to a MAC address that is not our VTEP's.
+    WrongVtepMac = 19,
 }
 
 impl Reason {
@@ -61,7 +61,6 @@ impl Reason {
         Self::OwnSubnet,
         Self::NoRoute,
         Self::SourceNotOurs,
-        Self::TooBig,
         Self::EncapRefused,
         Self::UnknownNode,
         Self::SourceNotTheirs,
@@ -72,6 +71,7 @@ impl Reason {
         Self::NotEncapsulated,
         Self::CeOnNotEct,
         Self::DecapRefused,
+        Self::WrongVtepMac,
     ];
 
     /// How many reasons there are: the length of `DROPS`.
@@ -97,7 +97,6 @@ impl Reason {
             Self::OwnSubnet => "no container has the address",
             Self::NoRoute => "nobody leases the destination's subnet",
             Self::SourceNotOurs => "source outside our subnet",
-            Self::TooBig => "does not fit the underlay",
             Self::EncapRefused => "kernel refused to encapsulate",
             Self::UnknownNode => "outer source is no known node",
             Self::SourceNotTheirs => "inner source outside the node's subnet",
@@ -108,6 +107,7 @@ impl Reason {
             Self::NotEncapsulated => "overlay source on a bare underlay packet",
             Self::CeOnNotEct => "congestion mark on a packet without ECN",
             Self::DecapRefused => "kernel refused to decapsulate",
+            Self::WrongVtepMac => "inner frame for another VTEP's MAC",
         }
     }
 }

@@ -1,9 +1,92 @@
-//! The data path.
+//! The data path of the overlay: what happens to a packet, on one screen.
+//!
+//! ```text
+//! container -> bridge, netfilter, route -> overlay device -> [to_overlay] -> underlay interface -> wire
+//! wire -> [xdp_decap, where attached] -> [from_underlay] -> overlay device -> netfilter, route, bridge -> container
+//! ```
+//!
+//! An entry point decides nothing: it asks `encap` or `decap` what becomes of the packet, and turns the answer
+//! into what its hook returns. A [`Reason`] means that the packet is ours and broken or hostile; it is counted
+//! and dropped. What is not ours passes untouched and uncounted.
 #![no_std]
 #![no_main]
+
+mod decap;
+mod encap;
+mod maps;
+mod packet;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use aya_log_ebpf::debug;
+use overlay_common::Reason;
+
+use crate::packet::{TcPacket, XdpPacket};
+
+/// What becomes of a packet that leaves for no [`Reason`].
+#[derive(Clone, Copy)]
+pub(crate) enum Verdict {
+    /// Goes on to the next program and the kernel.
+    Pass,
+    /// Goes to the interface that a redirect helper has noted.
+    Redirect,
+}
+
+/// TC egress of the overlay device: packets for remote subnets leave as outer packets through the underlay.
+#[classifier]
+pub fn to_overlay(ctx: TcContext) -> i32 {
+    let mut packet = TcPacket::new(ctx);
+    let outcome = encap::encap(&mut packet);
+    tc_action(&packet, outcome)
+}
+
+/// TC ingress of the underlay interface: outer packets from known nodes enter as container packets.
+#[classifier]
+pub fn from_underlay(ctx: TcContext) -> i32 {
+    let mut packet = TcPacket::new(ctx);
+    let outcome = decap::decap(&mut packet);
+    tc_action(&packet, outcome)
+}
+
+/// Native XDP on the underlay interface: strips the outer headers before the kernel builds a socket buffer.
+/// `from_underlay` behind it recognises the packet by its metadata and delivers it.
+#[xdp]
+pub fn xdp_decap(ctx: XdpContext) -> u32 {
+    let mut packet = XdpPacket::new(ctx);
+    match decap::decap_early(&mut packet) {
+        Ok(()) => xdp_action::XDP_PASS,
+        Err(reason) => {
+            maps::count_drop(reason);
+            debug!(packet.context(), "xdp_decap drops a packet: reason {}", reason.index());
+            xdp_action::XDP_DROP
+        }
+    }
+}
+
+#[inline(always)]
+fn tc_action(packet: &TcPacket, outcome: Result<Verdict, Reason>) -> i32 {
+    match outcome {
+        // Not TC_ACT_OK: programs of others behind ours are to see what is not ours.
+        Ok(Verdict::Pass) => TC_ACT_UNSPEC,
+        Ok(Verdict::Redirect) => TC_ACT_REDIRECT as i32,
+        Err(reason) => {
+            maps::count_drop(reason);
+            debug!(packet.context(), "dropped a packet: reason {}", reason.index());
+            TC_ACT_SHOT
+        }
+    }
+}
 
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
+
+/// The kernel asks for a GPL-compatible licence of programs that call GPL-only helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

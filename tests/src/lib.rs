@@ -1,9 +1,11 @@
-//! The harness of the tests with real packets: namespaces, processes, etcd, and a cluster made of them.
+//! The harness of the tests that need root: namespaces, processes, etcd, packets as bytes, programs in the kernel.
 //!
 //! Everything here needs root and nothing here touches the machine it runs on: devices, routes and rules exist only
 //! in network namespaces without a name, files only in a `tmpfs` that one process sees. See [`sandbox`].
 
 pub mod etcd;
 pub mod netns;
+pub mod packets;
 pub mod process;
+pub mod programs;
 pub mod sandbox;

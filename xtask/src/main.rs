@@ -1,1 +1,47 @@
-fn main() {}
+//! Developer commands. `cargo xtask help` lists them.
+//!
+//! This package depends on no other of the workspace: `setup` must compile on a machine that cannot yet
+//! compile the eBPF programs.
+
+mod check;
+mod command;
+mod setup;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of the overlay.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building and testing needs and this machine lacks (Debian, as root; elsewhere: say what is missing)
+    Setup,
+    /// Run every test; those with network namespaces and real traffic need root
+    Test(test::Options),
+    /// Check formatting, lints and documentation, of the host's crates and of the eBPF programs
+    Check,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Setup => setup::run(),
+        Task::Test(options) => test::run(&options),
+        Task::Check => check::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Outer packet to container packet.
+//!
+//! No trust in the wire: a packet is accepted only from the underlay address of a node that holds a lease, with
+//! an inner source inside that node's subnet and an inner destination inside ours.
+
+use core::net::Ipv4Addr;
+
+use network_types::{ip::Ipv4Hdr, udp::UdpHdr, vxlan::VxlanHdr};
+use overlay_common::{Encapsulation, LocalNode, Reason, VxlanHeaders, decapsulated_tos};
+
+use crate::{
+    Verdict,
+    encap::{ETHER_IPV4, Ethernet},
+    maps,
+    packet::{L2, Packet, TcPacket, XdpPacket},
+};
+
+const PROTO_UDP: u8 = 17;
+/// The VXLAN flags byte: "VNI present" and nothing that we would have to understand (RFC 7348, section 5).
+const VXLAN_FLAGS: u8 = 0x08;
+const MORE_FRAGMENTS: u8 = 0b001;
+
+/// A tunnel packet that may come in.
+struct Accepted {
+    /// Bytes between the Ethernet header and the inner IP packet.
+    outer_len: usize,
+    /// The outer packet is the first of several fragments.
+    fragment: bool,
+    outer_tos: u8,
+    inner_tos: u8,
+    /// The sender's subnet.
+    subnet: [u8; 4],
+    /// Length in bytes of the inner IP packet.
+    inner_len: usize,
+}
+
+/// Decapsulates on the TC hook, or delivers what `xdp_decap` has decapsulated.
+#[inline(always)]
+pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
+    let Some(node) = maps::local_node() else { return Ok(Verdict::Pass) };
+    if packet.is_xdp_decapsulated() {
+        return deliver(packet, node);
+    }
+    if packet.has_vlan_tag() {
+        return Ok(Verdict::Pass);
+    }
+    let Some(accepted) = accept(packet, node)? else { return Ok(Verdict::Pass) };
+    if accepted.fragment {
+        // The kernel reassembles it. What follows the first fragment needs no look: without it, it is nothing.
+        return Ok(Verdict::Pass);
+    }
+    maps::count_decap(accepted.subnet, packet.wire_packets(), accepted.inner_len as u64);
+    match maps::encapsulation() {
+        // The kernel's own VXLAN device decapsulates, on the way to the overlay device.
+        Encapsulation::Vxlan => Ok(Verdict::Pass),
+        Encapsulation::Udp => {
+            let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
+            packet.strip(accepted.outer_len)?;
+            update_tos(packet, accepted.inner_tos, tos)?;
+            deliver(packet, node)
+        }
+    }
+}
+
+/// Decapsulates on the XDP hook. `Ok` means that the frame goes on to the kernel, decapsulated or not.
+#[inline(always)]
+pub(crate) fn decap_early(packet: &mut XdpPacket) -> Result<(), Reason> {
+    let Some(node) = maps::local_node() else { return Ok(()) };
+    let Some(accepted) = accept(packet, node)? else { return Ok(()) };
+    if accepted.fragment || packet.mark_decapsulated().is_err() {
+        return Ok(());
+    }
+    let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
+    packet.strip_front(accepted.outer_len)?;
+    let frame = Ethernet { destination: node.vtep().mac, source: [0; 6], ether_type: ETHER_IPV4 };
+    packet.store(0, &frame)?;
+    if tos != accepted.inner_tos {
+        let mut inner = *packet.header::<Ipv4Hdr>(L2)?;
+        set_tos(&mut inner, tos);
+        packet.store(L2, &inner)?;
+    }
+    maps::count_decap(accepted.subnet, 1, accepted.inner_len as u64);
+    Ok(())
+}
+
+/// Lets a decapsulated packet come in on the overlay device, as the kernel's VXLAN device would.
+#[inline(always)]
+fn deliver(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdict, Reason> {
+    let vtep = node.vtep();
+    packet.store(0, &Ethernet { destination: vtep.mac, source: [0; 6], ether_type: ETHER_IPV4 })?;
+    Ok(packet.redirect_in(node.overlay_ifindex))
+}
+
+/// Writes a changed TOS byte into the inner header, which now follows the Ethernet header.
+#[inline(always)]
+fn update_tos(packet: &mut TcPacket, old: u8, new: u8) -> Result<(), Reason> {
+    if new == old {
+        return Ok(());
+    }
+    let mut inner = *packet.header::<Ipv4Hdr>(L2)?;
+    set_tos(&mut inner, new);
+    packet.store(L2, &inner)
+}
+
+/// Changes the TOS byte and updates the checksum by the difference (RFC 1624, equation 3).
+#[inline(always)]
+fn set_tos(ip: &mut Ipv4Hdr, tos: u8) {
+    let sum = u32::from(!ip.checksum())
+        + u32::from(!u16::from_be_bytes([ip.vihl, ip.tos]))
+        + u32::from(u16::from_be_bytes([ip.vihl, tos]));
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ip.set_checksum(!((folded & 0xffff) + (folded >> 16)) as u16);
+    ip.tos = tos;
+}
+
+/// Whether the packet is a tunnel packet for us (`None`: it is not), and whether it may come in.
+#[inline(always)]
+fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, Reason> {
+    let vtep = node.vtep();
+    let Ok(eth) = packet.header::<Ethernet>(0) else { return Ok(None) };
+    if eth.ether_type != ETHER_IPV4 {
+        return Ok(None);
+    }
+    let Ok(outer) = packet.header::<Ipv4Hdr>(L2) else { return Ok(None) };
+    if node.in_network(outer.src_addr()) {
+        return Err(Reason::NotEncapsulated);
+    }
+    let outer_ihl = outer.ihl() as usize;
+    let is_tunnel = outer.proto == PROTO_UDP
+        && outer.dst_addr() == vtep.address
+        && outer.frag_offset() == 0
+        && outer_ihl >= Ipv4Hdr::LEN;
+    if !is_tunnel {
+        return Ok(None);
+    }
+    let udp = packet.header::<UdpHdr>(L2 + outer_ihl)?;
+    if udp.dst_port() != vtep.port {
+        return Ok(None);
+    }
+    let fragment = outer.frag_flags() & MORE_FRAGMENTS != 0;
+    let whole = !fragment && !packet.is_gso();
+    if whole {
+        check_outer_lengths(outer, udp, packet.len() - L2)?;
+    }
+
+    let outer_len = outer_ihl + UdpHdr::LEN + inner_offset(packet, L2 + outer_ihl + UdpHdr::LEN, node)?;
+    let inner = packet.header::<Ipv4Hdr>(L2 + outer_len)?;
+    if inner.version() != 4 || (inner.ihl() as usize) < Ipv4Hdr::LEN {
+        return Err(Reason::BadHeader);
+    }
+    let end = if whole { L2 + outer.tot_len() as usize } else { packet.len() };
+    let inner_len = inner_length(inner, end.wrapping_sub(L2 + outer_len), packet.is_gso(), fragment)?;
+    check_addresses(inner, outer.src_addr(), node)?;
+    Ok(Some(Accepted {
+        outer_len,
+        fragment,
+        outer_tos: outer.tos,
+        inner_tos: inner.tos,
+        subnet: node.subnet_of(inner.src_addr()),
+        inner_len,
+    }))
+}
+
+/// The outer lengths must agree with each other and with the `available` bytes behind the Ethernet header.
+#[inline(always)]
+fn check_outer_lengths(outer: &Ipv4Hdr, udp: &UdpHdr, available: usize) -> Result<(), Reason> {
+    let (ip_len, udp_len) = (outer.tot_len() as usize, udp.len() as usize);
+    if ip_len > available || udp_len < UdpHdr::LEN || udp_len + outer.ihl() as usize != ip_len {
+        return Err(Reason::BadLength);
+    }
+    Ok(())
+}
+
+/// Checks what stands between the UDP header and the inner IP packet, and returns its length in bytes.
+#[inline(always)]
+fn inner_offset<P: Packet>(packet: &P, payload: usize, node: &LocalNode) -> Result<usize, Reason> {
+    if let Encapsulation::Udp = maps::encapsulation() {
+        return Ok(0);
+    }
+    let vxlan = packet.header::<VxlanHdr>(payload)?;
+    if vxlan.flags != VXLAN_FLAGS {
+        return Err(Reason::BadVxlanFlags);
+    }
+    if vxlan.vni() != node.vtep().vni {
+        return Err(Reason::WrongVni);
+    }
+    let frame = packet.header::<Ethernet>(payload + VxlanHdr::LEN)?;
+    if frame.ether_type != ETHER_IPV4 {
+        return Err(Reason::InnerNotIpv4);
+    }
+    if frame.destination != node.vtep().mac {
+        return Err(Reason::WrongVtepMac);
+    }
+    Ok(VxlanHeaders::INNER_OFFSET)
+}
+
+/// The length in bytes of the inner packet, of which `available` bytes are here.
+///
+/// A super-packet must be one packet: datagrams that the kernel has merged for another reason (UDP GRO) show as
+/// an inner length that is shorter than the whole. Of a fragmented outer packet only the beginning is here.
+#[inline(always)]
+fn inner_length(inner: &Ipv4Hdr, available: usize, gso: bool, fragment: bool) -> Result<usize, Reason> {
+    let length = inner.tot_len() as usize;
+    let fits = match (gso, fragment) {
+        (true, _) => length == available || length == 0,
+        (false, true) => true,
+        (false, false) => length <= available,
+    };
+    if !fits || (!gso && length < inner.ihl() as usize) {
+        return Err(Reason::BadLength);
+    }
+    Ok(if gso { available } else { length })
+}
+
+/// The inner source must belong to the node that sent the packet, the inner destination to us.
+#[inline(always)]
+fn check_addresses(inner: &Ipv4Hdr, sender: Ipv4Addr, node: &LocalNode) -> Result<(), Reason> {
+    match maps::route(node.subnet_of(inner.src_addr())) {
+        Some(route) if route.next_hop() == sender => {}
+        _ if maps::is_node(sender) => return Err(Reason::SourceNotTheirs),
+        _ => return Err(Reason::UnknownNode),
+    }
+    if !node.in_subnet(inner.dst_addr()) {
+        return Err(Reason::DestinationNotOurs);
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Container packet to outer packet.
+
+use network_types::ip::Ipv4Hdr;
+use overlay_common::{Encapsulation, LocalNode, Reason, UdpHeaders, VxlanHeaders};
+
+use crate::{
+    Verdict, maps,
+    packet::{L2, Packet as _, TcPacket},
+};
+
+/// Ethernet header in wire order; network-types' own is aligned to two bytes, packet data is not.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ethernet {
+    pub(crate) destination: [u8; 6],
+    pub(crate) source: [u8; 6],
+    pub(crate) ether_type: [u8; 2],
+}
+
+/// EtherType of IPv4 on the wire.
+pub(crate) const ETHER_IPV4: [u8; 2] = [0x08, 0x00];
+
+/// Encapsulates a packet that the kernel has routed into the overlay device.
+///
+/// Bridge, netfilter and routing have seen it: TTL is decremented, and what does not fit the overlay MTU has
+/// been fragmented or answered with ICMP.
+#[inline(always)]
+pub(crate) fn encap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
+    let Some(node) = maps::local_node() else { return Ok(Verdict::Pass) };
+    if packet.header::<Ethernet>(0)?.ether_type != ETHER_IPV4 {
+        return Err(Reason::NotIpv4);
+    }
+    let inner = packet.header::<Ipv4Hdr>(L2)?;
+    let inner_len = inner_length(inner, packet.len() - L2, packet.is_gso())?;
+    let subnet = destination_subnet(inner, node)?;
+    let route = maps::route(subnet).ok_or(Reason::NoRoute)?;
+
+    let flow = packet.flow_label(inner.tos);
+    let (packets, bytes) = (packet.wire_packets(), packet.len() - L2);
+    let vtep = node.vtep();
+    match maps::encapsulation() {
+        Encapsulation::Udp => packet.prepend(&UdpHeaders::new(&vtep, &route, inner_len, flow))?,
+        Encapsulation::Vxlan => packet.prepend(&VxlanHeaders::new(&vtep, &route, inner_len, flow))?,
+    }
+    maps::count_encap(subnet, packets, bytes as u64);
+    Ok(packet.redirect_out(node.underlay_ifindex))
+}
+
+/// The length in bytes that the outer headers must announce, from the inner header and the `available` bytes.
+///
+/// The header of a super-packet may say anything (0 above 64 KiB): segmentation rewrites both. Bytes behind the
+/// inner packet are no part of it; they stay behind the outer packet as well, where receivers ignore them.
+#[inline(always)]
+fn inner_length(inner: &Ipv4Hdr, available: usize, gso: bool) -> Result<u16, Reason> {
+    if inner.version() != 4 || (inner.ihl() as usize) < Ipv4Hdr::LEN {
+        return Err(Reason::BadHeader);
+    }
+    if gso {
+        return Ok(available as u16);
+    }
+    let length = inner.tot_len();
+    if (length as usize) < inner.ihl() as usize || length as usize > available {
+        return Err(Reason::BadLength);
+    }
+    Ok(length)
+}
+
+/// The remote subnet that the packet is for, if it may go there.
+#[inline(always)]
+fn destination_subnet(inner: &Ipv4Hdr, node: &LocalNode) -> Result<[u8; 4], Reason> {
+    let (source, destination) = (inner.src_addr(), inner.dst_addr());
+    if !node.in_network(destination) {
+        return Err(if is_unicast(inner.dst_addr) { Reason::OutsideNetwork } else { Reason::NotUnicast });
+    }
+    if node.in_subnet(destination) {
+        return Err(Reason::OwnSubnet);
+    }
+    if !node.in_subnet(source) {
+        return Err(Reason::SourceNotOurs);
+    }
+    Ok(node.subnet_of(destination))
+}
+
+/// Whether one host can have the address: not "this network", loopback, link-local, multicast or reserved.
+#[inline(always)]
+fn is_unicast(address: [u8; 4]) -> bool {
+    match address {
+        [0 | 127 | 224..=255, ..] | [169, 254, ..] => false,
+        _ => true,
+    }
+}

@@ -1,0 +1,266 @@
+//! Bounds-checked views of a packet, and the only code that resizes one.
+//!
+//! Views borrow the packet and resizing takes it mutably, so a view that outlives a resize does not compile.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
+    helpers::{
+        bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh, bpf_xdp_adjust_head,
+        bpf_xdp_adjust_meta,
+    },
+    programs::{TcContext, XdpContext},
+};
+use network_types::eth::EthHdr;
+use overlay_common::{FlowLabel, Reason, UdpHeaders, VxlanHeaders, XDP_DECAPSULATED};
+
+use crate::Verdict;
+
+/// Length in bytes of the link layer's header on every interface that we attach to.
+pub(crate) const L2: usize = EthHdr::LEN;
+
+/// The most that decap looks at: outer Ethernet, IPv4 with all its options, UDP, VXLAN, inner Ethernet and IPv4.
+const DECAP_HEADERS: u32 = 14 + 60 + 8 + 8 + 14 + 20;
+
+/// `BPF_F_ADJ_ROOM_ENCAP_L2(14)`: the kernel derives the inner MAC header from it, so it is the length of the
+/// inner Ethernet header alone; software segmentation goes wrong with the VXLAN header counted in.
+const ENCAP_L2_ETHERNET: u64 = (EthHdr::LEN as u64) << 56;
+
+/// Outer headers that can be put in front of a packet.
+pub(crate) trait OuterHeaders {
+    /// What `bpf_skb_adjust_room` must know about them beside IPv4 and UDP.
+    const INNER_L2: u64;
+}
+
+impl OuterHeaders for UdpHeaders {
+    const INNER_L2: u64 = 0;
+}
+
+impl OuterHeaders for VxlanHeaders {
+    const INNER_L2: u64 = ENCAP_L2_ETHERNET | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64;
+}
+
+/// A packet that headers can be read from.
+pub(crate) trait Packet {
+    /// A view of the `T` at `offset` bytes from the start of the Ethernet header.
+    fn header<T>(&self, offset: usize) -> Result<&T, Reason>;
+
+    /// Length in bytes, Ethernet header included.
+    fn len(&self) -> usize;
+
+    /// Whether this is a super-packet that stands for several packets on the wire.
+    fn is_gso(&self) -> bool;
+
+    /// How many packets on the wire this is.
+    fn wire_packets(&self) -> u64;
+}
+
+/// A socket buffer on a TC hook.
+pub(crate) struct TcPacket {
+    ctx: TcContext,
+}
+
+impl TcPacket {
+    /// Takes the packet and pulls its headers into the linear part, where views can reach them.
+    #[inline(always)]
+    pub(crate) fn new(ctx: TcContext) -> Self {
+        let want = if ctx.len() < DECAP_HEADERS { ctx.len() } else { DECAP_HEADERS };
+        if ctx.data() + want as usize > ctx.data_end() && ctx.pull_data(want).is_err() {
+            // Out of memory: the headers cannot be seen, the views say "truncated" and the packet is dropped.
+        }
+        Self { ctx }
+    }
+
+    /// The program's context, for logging.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> &TcContext {
+        &self.ctx
+    }
+
+    /// Whether the interface has taken a VLAN tag off: then the packet is for a VLAN device on top, not for us.
+    #[inline(always)]
+    pub(crate) fn has_vlan_tag(&self) -> bool {
+        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
+        unsafe { (*self.ctx.skb.skb).vlan_present != 0 }
+    }
+
+    /// Whether `xdp_decap` has taken off this packet's outer headers. Only XDP programs write metadata.
+    #[inline(always)]
+    pub(crate) fn is_xdp_decapsulated(&self) -> bool {
+        // SAFETY: as above.
+        let (start, end) = unsafe { ((*self.ctx.skb.skb).data_meta as usize, self.ctx.data()) };
+        if start + size_of::<u32>() > end {
+            return false;
+        }
+        // SAFETY: the four bytes lie within the metadata area, checked above.
+        unsafe { (start as *const u32).read_unaligned() == XDP_DECAPSULATED }
+    }
+
+    /// What the outer headers need to know of the inner flow; `tos` is the inner header's.
+    #[inline(always)]
+    pub(crate) fn flow_label(&self, tos: u8) -> FlowLabel {
+        // SAFETY: both helpers take no pointer but the valid context.
+        let (hash, random) = unsafe { (bpf_get_hash_recalc(self.ctx.skb.skb), bpf_get_prandom_u32()) };
+        FlowLabel { hash, tos, id: random as u16 }
+    }
+
+    /// Makes room between the Ethernet header and the IP packet and stores `headers` there.
+    #[inline(always)]
+    pub(crate) fn prepend<H: OuterHeaders>(&mut self, headers: &H) -> Result<(), Reason> {
+        // FIXED_GSO: the segments of a super-packet keep their size, the overlay MTU leaves room for the headers.
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP)
+            | H::INNER_L2;
+        self.ctx
+            .adjust_room(size_of::<H>() as i32, BPF_ADJ_ROOM_MAC, flags)
+            .and_then(|()| self.ctx.store(L2, headers, 0))
+            .map_err(|_| Reason::EncapRefused)
+    }
+
+    /// Takes `len` bytes away between the Ethernet header and the IP packet.
+    #[inline(always)]
+    pub(crate) fn strip(&mut self, len: usize) -> Result<(), Reason> {
+        self.ctx
+            .adjust_room(-(len as i32), BPF_ADJ_ROOM_MAC, u64::from(BPF_F_ADJ_ROOM_FIXED_GSO))
+            .map_err(|_| Reason::DecapRefused)
+    }
+
+    /// Overwrites the bytes at `offset`; `T` is a header field or header.
+    #[inline(always)]
+    pub(crate) fn store<T>(&mut self, offset: usize, value: &T) -> Result<(), Reason> {
+        self.ctx.store(offset, value, 0).map_err(|_| Reason::Truncated)
+    }
+
+    /// Sends the packet out of interface `ifindex`; the kernel finds the route and the neighbour's MAC address.
+    #[inline(always)]
+    pub(crate) fn redirect_out(&mut self, ifindex: u32) -> Verdict {
+        // SAFETY: without parameters the helper reads no memory of ours. It cannot fail; errors show at delivery.
+        unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) };
+        Verdict::Redirect
+    }
+
+    /// Lets the packet come in on interface `ifindex`, as if it had been received there.
+    #[inline(always)]
+    pub(crate) fn redirect_in(&mut self, ifindex: u32) -> Verdict {
+        // SAFETY: the helper takes no pointers. It cannot fail; errors show at delivery.
+        unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) };
+        Verdict::Redirect
+    }
+}
+
+impl Packet for TcPacket {
+    #[inline(always)]
+    fn header<T>(&self, offset: usize) -> Result<&T, Reason> {
+        view(self.ctx.data(), self.ctx.data_end(), offset)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.len() as usize
+    }
+
+    #[inline(always)]
+    fn is_gso(&self) -> bool {
+        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
+        unsafe { (*self.ctx.skb.skb).gso_size != 0 }
+    }
+
+    #[inline(always)]
+    fn wire_packets(&self) -> u64 {
+        // SAFETY: as above.
+        let segments = unsafe { (*self.ctx.skb.skb).gso_segs };
+        if segments == 0 { 1 } else { u64::from(segments) }
+    }
+}
+
+/// A frame on an XDP hook.
+pub(crate) struct XdpPacket {
+    ctx: XdpContext,
+}
+
+impl XdpPacket {
+    #[inline(always)]
+    pub(crate) fn new(ctx: XdpContext) -> Self {
+        Self { ctx }
+    }
+
+    /// The program's context, for logging.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> &XdpContext {
+        &self.ctx
+    }
+
+    /// Marks the frame, in metadata that travels with it, as decapsulated by us. Fails where the driver has no
+    /// room for metadata: then the frame must go on as it is.
+    #[inline(always)]
+    pub(crate) fn mark_decapsulated(&mut self) -> Result<(), Unmarked> {
+        // SAFETY: the context pointer is valid for the run of the program.
+        if unsafe { bpf_xdp_adjust_meta(self.ctx.ctx, -(size_of::<u32>() as i32)) } != 0 {
+            return Err(Unmarked);
+        }
+        let (start, end) = (self.ctx.metadata(), self.ctx.data());
+        if start + size_of::<u32>() > end {
+            return Err(Unmarked);
+        }
+        // SAFETY: the four bytes lie within the metadata area, checked above.
+        unsafe { (start as *mut u32).write_unaligned(XDP_DECAPSULATED) };
+        Ok(())
+    }
+
+    /// Takes `len` bytes off the front; what was at `len` becomes the start of the frame.
+    #[inline(always)]
+    pub(crate) fn strip_front(&mut self, len: usize) -> Result<(), Reason> {
+        // SAFETY: the context pointer is valid for the run of the program.
+        match unsafe { bpf_xdp_adjust_head(self.ctx.ctx, len as i32) } {
+            0 => Ok(()),
+            _ => Err(Reason::DecapRefused),
+        }
+    }
+
+    /// Overwrites the bytes at `offset`; `T` is a header field or header.
+    #[inline(always)]
+    pub(crate) fn store<T: Copy>(&mut self, offset: usize, value: &T) -> Result<(), Reason> {
+        let place: *const T = self.header::<T>(offset)?;
+        // SAFETY: `header` checked the bounds, and `&mut self` means that no view is alive.
+        unsafe { place.cast_mut().write_unaligned(*value) };
+        Ok(())
+    }
+}
+
+/// The driver has no room for metadata.
+pub(crate) struct Unmarked;
+
+impl Packet for XdpPacket {
+    #[inline(always)]
+    fn header<T>(&self, offset: usize) -> Result<&T, Reason> {
+        view(self.ctx.data(), self.ctx.data_end(), offset)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.ctx.data_end() - self.ctx.data()
+    }
+
+    #[inline(always)]
+    fn is_gso(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn wire_packets(&self) -> u64 {
+        1
+    }
+}
+
+#[inline(always)]
+fn view<'a, T>(data: usize, data_end: usize, offset: usize) -> Result<&'a T, Reason> {
+    const { assert!(align_of::<T>() == 1, "packet data has no alignment") };
+    let start = data + offset;
+    if start + size_of::<T>() > data_end {
+        return Err(Reason::Truncated);
+    }
+    // SAFETY: the bytes lie within the packet, checked above; `T` has alignment 1 and, being a header made of
+    // bytes, no invalid values. The callers tie the lifetime to the packet.
+    Ok(unsafe { &*(start as *const T) })
+}

@@ -1,0 +1,259 @@
+//! Loads the programs, attaches them, and pins what must outlive the agent.
+//!
+//! A restarted agent finds the pinned links and swaps the programs in them: at no moment is a packet without one.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    pin::PinError,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{SchedClassifierLink, TcAttachOptions},
+        xdp::XdpLink,
+    },
+};
+use overlay_common::Encapsulation;
+
+use crate::{maps, rundir::RunDir};
+
+/// The compiled programs.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overlay-ebpf"));
+
+/// The compiled programs and maps, an ELF object.
+#[must_use]
+pub fn object() -> &'static [u8] {
+    OBJECT
+}
+
+/// What can go wrong with programs.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The object with the programs was refused.
+    #[error("load the eBPF object: {}", chain(.0))]
+    Object(#[from] EbpfError),
+    /// The object lacks a program.
+    #[error("the eBPF object has no program {program}; the build is broken")]
+    Missing {
+        /// The program.
+        program: &'static str,
+    },
+    /// One program was refused.
+    #[error("load program {program}: {}", chain(.source))]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// Why.
+        source: ProgramError,
+    },
+    /// A program could not be attached.
+    #[error("attach {program} to {interface}: {}", chain(.source))]
+    Attach {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: ProgramError,
+    },
+    /// A link could not be used.
+    #[error("link of {program} on {interface}: {}", chain(.source))]
+    Link {
+        /// The program.
+        program: &'static str,
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: LinkError,
+    },
+    /// A link could not be pinned.
+    #[error("pin {path}: {}", chain(.source))]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: PinError,
+    },
+    /// The directory of pins could not be read or written.
+    #[error("pins in {path}: {source}")]
+    Pins {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// An error and its causes on one line; aya's own messages leave the causes out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {}", next.lines().next().unwrap_or_default());
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// An interface to attach to.
+#[derive(Debug, Clone, Copy)]
+pub struct Interface<'a> {
+    /// Its name, for messages and for the kernel.
+    pub name: &'a str,
+    /// Its index.
+    pub index: u32,
+}
+
+/// The loaded programs.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+    links: PathBuf,
+}
+
+impl Programs {
+    /// Loads the programs over the maps pinned in `run_dir`; maps that are not there yet are created and pinned.
+    ///
+    /// # Errors
+    /// When the kernel refuses the object.
+    pub fn load(run_dir: &RunDir, encapsulation: Encapsulation) -> Result<Self, LoadError> {
+        let encapsulation = encapsulation as u8;
+        let directory = run_dir.maps();
+        let mut loader = EbpfLoader::new();
+        loader.override_global("ENCAPSULATION", &encapsulation, true);
+        loader.override_global("AYA_LOG_LEVEL", &LOG_OFF, true);
+        for name in maps::NAMES {
+            loader.map_pin_path(name, directory.join(name));
+        }
+        Ok(Self { ebpf: loader.load(OBJECT)?, links: run_dir.links() })
+    }
+
+    /// Attaches `to_overlay` to the egress of the overlay device.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach_to_overlay(&mut self, device: Interface<'_>) -> Result<(), LoadError> {
+        self.attach_tc("to_overlay", device, TcAttachType::Egress)
+    }
+
+    /// Attaches `from_underlay` to the ingress of the underlay interface.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach_from_underlay(&mut self, underlay: Interface<'_>) -> Result<(), LoadError> {
+        self.attach_tc("from_underlay", underlay, TcAttachType::Ingress)
+    }
+
+    /// Attaches `xdp_decap` to the underlay interface, in its driver: the generic mode of the kernel would
+    /// switch GRO off and copy each packet.
+    ///
+    /// # Errors
+    /// When the driver has no XDP, or another program is attached.
+    pub fn attach_xdp_decap(&mut self, underlay: Interface<'_>) -> Result<(), LoadError> {
+        let name = "xdp_decap";
+        let pin = self.pin_path(name, underlay);
+        let program: &mut Xdp = self.program(name)?;
+        program.load().map_err(|source| LoadError::Program { program: name, source })?;
+        let attach = |source| LoadError::Attach { program: name, interface: underlay.name.to_owned(), source };
+        let link = |source| LoadError::Link { program: name, interface: underlay.name.to_owned(), source };
+        if let Some(pinned) = pinned_link(&pin) {
+            if program.attach_to_link(XdpLink::try_from(pinned).map_err(link)?).is_ok() {
+                return Ok(());
+            }
+            unpin(&pin)?;
+        }
+        let id = program.attach(underlay.name, XdpMode::Driver).map_err(attach)?;
+        let owned = program.take_link(id).map_err(attach)?;
+        pin_link(owned.try_into().map_err(link)?, &pin)
+    }
+
+    /// Detaches what an earlier agent left attached and this one has not attached: programs on interfaces
+    /// that are gone or no longer ours.
+    ///
+    /// # Errors
+    /// When the directory of pins cannot be read or written.
+    pub fn detach_all_but(&self, keep: &[(&str, u32)]) -> Result<(), LoadError> {
+        let wanted: Vec<String> = keep.iter().map(|(program, index)| format!("{program}.{index}")).collect();
+        let failed = |source| LoadError::Pins { path: self.links.clone(), source };
+        for entry in fs::read_dir(&self.links).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if !wanted.iter().any(|name| entry.file_name() == name.as_str()) {
+                tracing::info!(link = %entry.file_name().display(), "leftover link detached");
+                unpin(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_tc(
+        &mut self,
+        name: &'static str,
+        interface: Interface<'_>,
+        direction: TcAttachType,
+    ) -> Result<(), LoadError> {
+        let pin = self.pin_path(name, interface);
+        let program: &mut SchedClassifier = self.program(name)?;
+        program.load().map_err(|source| LoadError::Program { program: name, source })?;
+        let attach = |source| LoadError::Attach { program: name, interface: interface.name.to_owned(), source };
+        let link = |source| LoadError::Link { program: name, interface: interface.name.to_owned(), source };
+        if let Some(pinned) = pinned_link(&pin) {
+            if program.attach_to_link(SchedClassifierLink::try_from(pinned).map_err(link)?).is_ok() {
+                return Ok(());
+            }
+            // The interface with this index is another one now: the old link is defunct.
+            unpin(&pin)?;
+        }
+        // First in the chain: a program of others that ends it must not hide tunnel packets from ours.
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program.attach_with_options(interface.name, direction, options).map_err(attach)?;
+        let owned = program.take_link(id).map_err(attach)?;
+        pin_link(owned.try_into().map_err(link)?, &pin)
+    }
+
+    fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, LoadError>
+    where
+        &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+    {
+        self.ebpf
+            .program_mut(name)
+            .ok_or(LoadError::Missing { program: name })?
+            .try_into()
+            .map_err(|source| LoadError::Program { program: name, source })
+    }
+
+    fn pin_path(&self, program: &str, interface: Interface<'_>) -> PathBuf {
+        self.links.join(format!("{program}.{}", interface.index))
+    }
+}
+
+/// aya-log's level below every message: the verifier then drops the code that logs.
+const LOG_OFF: u8 = 0;
+
+fn pinned_link(path: &Path) -> Option<FdLink> {
+    PinnedLink::from_pin(path).ok().map(FdLink::from)
+}
+
+fn pin_link(link: FdLink, path: &Path) -> Result<(), LoadError> {
+    match link.pin(path) {
+        // The pin holds the link now; our own handle may go.
+        Ok(pinned) => drop(pinned),
+        Err(source) => return Err(LoadError::Pin { path: path.to_owned(), source }),
+    }
+    Ok(())
+}
+
+fn unpin(path: &Path) -> Result<(), LoadError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(LoadError::Pins { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

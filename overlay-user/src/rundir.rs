@@ -1,0 +1,196 @@
+//! The run directory: where the data path lives while no agent does.
+//!
+//! ```text
+//! RUNDIR/agent.lock          held by the one agent of this node; its pid is inside
+//! RUNDIR/bpf/                a bpffs, mounted here unless the directory is on one already
+//! RUNDIR/bpf/v1/maps/NAME    the maps that programs and agent share
+//! RUNDIR/bpf/v1/links/PROGRAM.IFINDEX   attached programs
+//! ```
+//!
+//! `v1` is the version of the layout of map keys and values.
+
+use std::{
+    fs,
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+/// Version of the layout of map keys and values; a changed layout gets a new directory.
+const LAYOUT: &str = "v1";
+
+/// What can go wrong with the run directory.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// A directory could not be made.
+    #[error("create directory {path}: {source}; choose another with --run-dir")]
+    Create {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bpffs could not be mounted or unmounted.
+    #[error("{action} bpffs at {path}: {source}")]
+    Mount {
+        /// `mount` or `unmount`.
+        action: &'static str,
+        /// The mount point.
+        path: PathBuf,
+        /// Why.
+        source: Errno,
+    },
+    /// Another agent holds the run directory.
+    #[error("another agent (pid {pid}) runs in {path}; stop it, or give this one its own --run-dir")]
+    Held {
+        /// The run directory.
+        path: PathBuf,
+        /// The other agent's process id, as it wrote it.
+        pid: String,
+    },
+    /// The lock file could not be used.
+    #[error("lock {path}: {source}")]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing is pinned here.
+    #[error("no data path in {path}: no agent has run with this --run-dir")]
+    Empty {
+        /// The run directory.
+        path: PathBuf,
+    },
+}
+
+/// The run directory of one overlay on this node.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+/// The right to change what is in the run directory; ends with the process or when dropped.
+#[derive(Debug)]
+pub struct RunDirLock {
+    _file: Flock<fs::File>,
+}
+
+impl RunDir {
+    /// Names the run directory; touches nothing.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// Makes the directory, mounts a bpffs in it if it is not on one, and makes the places for pins.
+    ///
+    /// # Errors
+    /// When a directory cannot be made or the bpffs cannot be mounted; both need root.
+    pub fn prepare(&self) -> Result<(), RunDirError> {
+        let bpf = self.bpf();
+        create_dir(&bpf)?;
+        if !is_bpffs(&bpf) {
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            mount(Some("bpf"), &bpf, Some("bpf"), flags, Some("mode=0700")).map_err(|source| RunDirError::Mount {
+                action: "mount",
+                path: bpf.clone(),
+                source,
+            })?;
+        }
+        create_dir(&self.maps())?;
+        create_dir(&self.links())
+    }
+
+    /// Takes the run directory for this process. The directory must exist, or its parents be writable.
+    ///
+    /// # Errors
+    /// [`RunDirError::Held`] when another agent has it.
+    pub fn lock(&self) -> Result<RunDirLock, RunDirError> {
+        create_dir(&self.path)?;
+        let path = self.path.join("agent.lock");
+        let failed = |source| RunDirError::Lock { path: path.clone(), source };
+        let mut file =
+            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let mut pid = String::new();
+        file.read_to_string(&mut pid).map_err(failed)?;
+        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(RunDirError::Held { path: self.path.clone(), pid: pid.trim().to_owned() });
+            }
+            Err((_, errno)) => return Err(failed(errno.into())),
+        };
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(RunDirLock { _file: file })
+    }
+
+    /// Takes away everything in the run directory: pins, mount, lock file, and the directory itself.
+    ///
+    /// # Errors
+    /// When the bpffs is busy. What is missing already is no error.
+    pub fn remove(&self) -> Result<(), RunDirError> {
+        let bpf = self.bpf();
+        ignore_missing(fs::remove_dir_all(bpf.join(LAYOUT)))
+            .map_err(|source| RunDirError::Create { path: bpf.join(LAYOUT), source })?;
+        match umount2(&bpf, MntFlags::empty()) {
+            // EINVAL: no mount point, the bpffs is somebody else's.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(source) => return Err(RunDirError::Mount { action: "unmount", path: bpf, source }),
+        }
+        ignore_missing(fs::remove_dir_all(&self.path))
+            .map_err(|source| RunDirError::Create { path: self.path.clone(), source })
+    }
+
+    /// Where the maps are pinned.
+    #[must_use]
+    pub fn maps(&self) -> PathBuf {
+        self.bpf().join(LAYOUT).join("maps")
+    }
+
+    /// Where the links are pinned.
+    #[must_use]
+    pub fn links(&self) -> PathBuf {
+        self.bpf().join(LAYOUT).join("links")
+    }
+
+    /// The maps' directory, if there is a data path.
+    ///
+    /// # Errors
+    /// [`RunDirError::Empty`] when nothing is pinned here.
+    pub fn existing_maps(&self) -> Result<PathBuf, RunDirError> {
+        let maps = self.maps();
+        if maps.is_dir() { Ok(maps) } else { Err(RunDirError::Empty { path: self.path.clone() }) }
+    }
+
+    fn bpf(&self) -> PathBuf {
+        self.path.join("bpf")
+    }
+}
+
+fn create_dir(path: &Path) -> Result<(), RunDirError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| RunDirError::Create { path: path.to_owned(), source })
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

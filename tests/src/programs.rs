@@ -1,0 +1,166 @@
+//! The programs in the kernel, run on single packets through `BPF_PROG_TEST_RUN`.
+
+use std::{fmt, net::Ipv4Addr};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    util::nr_cpus,
+};
+use overlay_common::{Encapsulation, LocalNode, Reason, Route, Traffic, Vtep};
+
+/// The node that the programs believe to run on.
+pub const VTEP: Vtep = Vtep { address: Ipv4Addr::new(192, 168, 50, 1), mac: [0x02, 0, 0, 0, 0, 1], port: 8472, vni: 1 };
+/// The overlay network.
+pub const NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 1, 0, 0), 16);
+/// The node's own subnet.
+pub const SUBNET: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 1, 15, 0), 24);
+/// The other node's subnet.
+pub const REMOTE_SUBNET: [u8; 4] = [10, 1, 16, 0];
+/// The other node's underlay address.
+pub const REMOTE_NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
+/// The MAC address of the other node's VTEP.
+pub const REMOTE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 2];
+
+/// What a program did with a packet.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the hook returned.
+    pub verdict: i32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// The reason counted, if one was.
+    pub counted: Option<Reason>,
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "verdict {}, counted {:?}, packet ", self.verdict, self.counted)?;
+        self.packet.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+/// What `__sk_buff` or `xdp_md` say beside the bytes of a packet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Context {
+    /// Size in bytes of the segments of a super-packet.
+    pub gso_size: u32,
+    /// Number of segments of a super-packet.
+    pub gso_segs: u32,
+}
+
+/// The programs, loaded over maps of their own and attached nowhere.
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+impl Programs {
+    /// Loads the programs for a node [`VTEP`] that owns [`SUBNET`] and knows [`REMOTE_NODE`].
+    ///
+    /// # Errors
+    /// When the kernel refuses a program: the error holds the verifier's words.
+    pub fn load(encapsulation: Encapsulation) -> Result<Self> {
+        let (encapsulation, log_off) = (encapsulation as u8, 0_u8);
+        let mut ebpf = EbpfLoader::new()
+            .override_global("ENCAPSULATION", &encapsulation, true)
+            .override_global("AYA_LOG_LEVEL", &log_off, true)
+            .load(overlay_user::loader::object())
+            .context("load the object")?;
+        for name in ["to_overlay", "from_underlay"] {
+            let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("load {name}"))?;
+        }
+        let program: &mut Xdp = ebpf.program_mut("xdp_decap").context("xdp_decap")?.try_into()?;
+        program.load().context("load xdp_decap")?;
+        let mut programs = Self { ebpf };
+        programs.set_node(LocalNode::new(&VTEP, NETWORK, SUBNET, 1, 1))?;
+        programs.set_route(REMOTE_SUBNET, REMOTE_NODE)?;
+        Ok(programs)
+    }
+
+    /// Tells the programs who they are.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_node(&mut self, node: LocalNode) -> Result<()> {
+        let mut map: Array<_, LocalNode> = self.map("LOCAL_NODE")?;
+        Ok(map.set(0, node, 0)?)
+    }
+
+    /// Adds a remote subnet and its node.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_route(&mut self, subnet: [u8; 4], node: Ipv4Addr) -> Result<()> {
+        let mut routes: HashMap<_, [u8; 4], Route> = self.map("ROUTES")?;
+        routes.insert(subnet, Route::new(node, REMOTE_MAC), 0)?;
+        let mut nodes: HashMap<_, [u8; 4], [u8; 4]> = self.map("NODES")?;
+        nodes.insert(node.octets(), subnet, 0)?;
+        let mut traffic: PerCpuHashMap<_, [u8; 4], Traffic> = self.map("TRAFFIC")?;
+        traffic.insert(subnet, PerCpuValues::try_from(vec![Traffic::default(); cpus()?])?, 0)?;
+        Ok(())
+    }
+
+    /// Runs `program` on `packet`.
+    ///
+    /// # Errors
+    /// When the kernel cannot run it.
+    pub fn run(&mut self, program: &str, packet: &[u8], context: Context) -> Result<Outcome> {
+        let before = self.drops()?;
+        let mut out = vec![0; packet.len() + 256];
+        let mut skb = [0_u8; SKB_LEN];
+        skb[SKB_GSO_SEGS..SKB_GSO_SEGS + 4].copy_from_slice(&context.gso_segs.to_ne_bytes());
+        skb[SKB_GSO_SIZE..SKB_GSO_SIZE + 4].copy_from_slice(&context.gso_size.to_ne_bytes());
+        let mut options = TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = match program {
+            "xdp_decap" => <&Xdp>::try_from(self.ebpf.program(program).context("program")?)?.test_run(options)?,
+            _ => {
+                options.ctx_in = Some(&skb);
+                <&SchedClassifier>::try_from(self.ebpf.program(program).context("program")?)?.test_run(options)?
+            }
+        };
+        out.truncate(result.data_size_out as usize);
+        let counted = self.drops()?.into_iter().zip(before).find(|((_, after), (_, before))| after != before);
+        Ok(Outcome {
+            verdict: result.return_value as i32,
+            packet: out,
+            counted: counted.map(|((reason, _), _)| reason),
+        })
+    }
+
+    /// What was exchanged with `subnet`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn traffic(&mut self, subnet: [u8; 4]) -> Result<Traffic> {
+        let map: PerCpuHashMap<_, [u8; 4], Traffic> = self.map("TRAFFIC")?;
+        let mut sum = Traffic::default();
+        for value in map.get(&subnet, 0)?.iter() {
+            sum += *value;
+        }
+        Ok(sum)
+    }
+
+    fn drops(&mut self) -> Result<Vec<(Reason, u64)>> {
+        let map: PerCpuArray<_, u64> = self.map("DROPS")?;
+        Reason::ALL.into_iter().map(|reason| Ok((reason, map.get(&reason.index(), 0)?.iter().sum()))).collect()
+    }
+
+    fn map<'a, M>(&'a mut self, name: &str) -> Result<M>
+    where
+        M: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
+    {
+        Ok(self.ebpf.map_mut(name).context("no such map")?.try_into()?)
+    }
+}
+
+/// Size of `struct __sk_buff`, and where fields stand in it (linux/bpf.h).
+const SKB_LEN: usize = 192;
+const SKB_GSO_SEGS: usize = 164;
+const SKB_GSO_SIZE: usize = 176;
+
+fn cpus() -> Result<usize> {
+    nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))
+}

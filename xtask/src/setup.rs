@@ -1,0 +1,231 @@
+//! `cargo xtask setup`: installs what is missing, and tells what and why before it does.
+//!
+//! [`plan`] is a pure function of what [`Machine::survey`] has seen. After each step the machine is surveyed again:
+//! which LLVM is needed shows only when the compiler is there, and a step that did not help must not be repeated.
+
+mod packages;
+mod steps;
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    command,
+    toolchain::{self, DEBIAN_SYSROOT, Missing, Toolchain},
+};
+use packages::{PACKAGES, Package, RUSTC_PACKAGES, llvm_package};
+use steps::{Llvm, Step};
+
+/// Makes this machine able to build and to test, or says what it lacks.
+///
+/// # Errors
+///
+/// The command that failed; or, without root or outside Debian, that something is missing: nothing is changed then,
+/// and the commands are listed on stderr.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut done: Vec<Step> = Vec::new();
+    loop {
+        let machine = Machine::survey();
+        let steps = plan(&machine);
+        let Some(step) = steps.first() else { break };
+        if !machine.debian {
+            list(&steps);
+            bail!("setup installs packages on Debian only and has changed nothing; install what is listed above");
+        }
+        if !command::is_root() {
+            list(&steps);
+            bail!("setup needs root and has changed nothing; run the commands above, or `cargo xtask setup` as root");
+        }
+        if done.contains(step) {
+            bail!("setup: still missing after its installation: {}", step.names());
+        }
+        for line in step.explain() {
+            println!("setup: {line}");
+        }
+        step.perform().with_context(|| format!("setup could not install {}", step.names()))?;
+        done.extend(steps.into_iter().next());
+    }
+    if done.is_empty() {
+        println!("setup: nothing is missing");
+    } else {
+        println!("setup: done in {} s", start.elapsed().as_secs());
+    }
+    Ok(())
+}
+
+/// Prints what is missing and how to install it.
+fn list(steps: &[Step]) {
+    for line in steps.iter().flat_map(Step::explain) {
+        eprintln!("setup: {line}");
+    }
+    eprintln!("setup: the commands:");
+    for line in steps.iter().flat_map(Step::script) {
+        eprintln!("  {line}");
+    }
+}
+
+/// What setup looks at.
+struct Machine {
+    debian: bool,
+    toolchain: Result<Toolchain, Missing>,
+    /// Whether the toolchain for the programs has clippy; meaningless without one.
+    ebpf_clippy: bool,
+    /// Components of rustup that the toolchain running this program lacks.
+    components: Vec<&'static str>,
+    /// Whether a path exists.
+    exists: fn(&str) -> bool,
+}
+
+impl Machine {
+    fn survey() -> Self {
+        let toolchain = toolchain::find();
+        let clippy = |name: &str| {
+            let mut which = Command::new("rustup");
+            which.args(["which", "--toolchain", name, "cargo-clippy"]).stdout(Stdio::null()).stderr(Stdio::null());
+            which.status().is_ok_and(|status| status.success())
+        };
+        let cargo = command::cargo_path();
+        let components = [("rustfmt", "cargo-fmt"), ("clippy", "cargo-clippy")];
+        Self {
+            debian: std::fs::read_to_string("/etc/os-release").is_ok_and(|text| is_debian(&text)),
+            // Debian's clippy is a package like the others.
+            ebpf_clippy: toolchain.as_ref().is_ok_and(|found| found.name == DEBIAN_SYSROOT || clippy(&found.name)),
+            components: components
+                .into_iter()
+                .filter(|(_, program)| !cargo.with_file_name(program).exists())
+                .map(|(component, _)| component)
+                .collect(),
+            toolchain,
+            exists: |path| Path::new(path).exists(),
+        }
+    }
+
+    fn absent(&self, packages: &[Package]) -> Vec<Package> {
+        packages.iter().filter(|package| !(self.exists)(&package.provides)).cloned().collect()
+    }
+}
+
+/// Whether this is the text of a Debian's `os-release`. Its derivatives do not have all of the packages.
+fn is_debian(os_release: &str) -> bool {
+    os_release.lines().any(|line| matches!(line, "ID=debian" | "ID=\"debian\""))
+}
+
+/// What is to be done, in this order.
+fn plan(machine: &Machine) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut packages = machine.absent(PACKAGES);
+    match &machine.toolchain {
+        Ok(found) | Err(Missing::Linker { toolchain: found, .. }) if found.name == DEBIAN_SYSROOT => {
+            packages.extend(machine.absent(RUSTC_PACKAGES));
+        }
+        // Not only those whose files are absent: an older rustc may own them.
+        Err(_) if machine.debian => packages.extend(RUSTC_PACKAGES.iter().cloned()),
+        Err(Missing::Rustc) => steps.push(Step::Nightly),
+        Ok(_) | Err(Missing::Linker { .. }) => {}
+    }
+    let linker = match &machine.toolchain {
+        Ok(_) => None,
+        Err(Missing::Linker { toolchain, .. }) if !machine.debian || toolchain.name == DEBIAN_SYSROOT => {
+            packages.extend(machine.absent(&[llvm_package(toolchain.llvm)]));
+            Some(Step::Linker(Llvm::Major(toolchain.llvm)))
+        }
+        Err(_) if machine.debian => Some(Step::Linker(Llvm::OfDebian)),
+        Err(_) => Some(Step::Linker(Llvm::OfNightly)),
+    };
+    if !packages.is_empty() {
+        steps.push(Step::Packages(packages));
+    }
+    steps.extend(linker);
+    if !machine.components.is_empty() {
+        steps.push(Step::Components { toolchain: None, names: machine.components.clone() });
+    }
+    if let Ok(toolchain) = &machine.toolchain
+        && !machine.ebpf_clippy
+    {
+        steps.push(Step::Components { toolchain: Some(toolchain.name.clone()), names: vec!["clippy"] });
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LLVM: u32 = 42;
+
+    fn toolchain(name: &str) -> Toolchain {
+        Toolchain { name: name.to_owned(), llvm: LLVM }
+    }
+
+    fn without_linker(name: &str) -> Result<Toolchain, Missing> {
+        Err(Missing::Linker { toolchain: toolchain(name), found: Some(LLVM - 1) })
+    }
+
+    /// A Debian where everything is there, but for the toolchain that is given.
+    fn debian(toolchain: Result<Toolchain, Missing>) -> Machine {
+        Machine { debian: true, toolchain, ebpf_clippy: true, components: Vec::new(), exists: |_| true }
+    }
+
+    #[test]
+    fn nothing_is_done_where_nothing_is_missing() {
+        assert_eq!(plan(&debian(Ok(toolchain(DEBIAN_SYSROOT)))), []);
+        assert_eq!(plan(&debian(Ok(toolchain("nightly")))), []);
+    }
+
+    #[test]
+    fn a_fresh_debian_gets_every_package_before_the_linker_whose_llvm_is_not_known_yet() {
+        let fresh = Machine { exists: |_| false, ..debian(Err(Missing::Rustc)) };
+        let packages = [PACKAGES, RUSTC_PACKAGES].concat();
+        assert_eq!(plan(&fresh), [Step::Packages(packages), Step::Linker(Llvm::OfDebian)]);
+    }
+
+    #[test]
+    fn an_old_rustc_on_the_same_paths_is_replaced() {
+        let steps = plan(&debian(Err(Missing::Rustc)));
+        assert_eq!(steps[0], Step::Packages(RUSTC_PACKAGES.to_vec()));
+    }
+
+    #[test]
+    fn a_linker_for_another_llvm_is_built_again_with_the_libraries_it_needs() {
+        let libraries_absent =
+            Machine { exists: |path| !path.contains("llvm"), ..debian(without_linker(DEBIAN_SYSROOT)) };
+        let linker = Step::Linker(Llvm::Major(LLVM));
+        assert_eq!(plan(&libraries_absent), [Step::Packages(vec![llvm_package(LLVM)]), linker.clone()]);
+        assert_eq!(plan(&debian(without_linker(DEBIAN_SYSROOT))), [linker]);
+    }
+
+    #[test]
+    fn debian_brings_its_own_rustc_when_no_linker_fits_the_nightly() {
+        let steps = plan(&debian(without_linker("nightly")));
+        assert_eq!(steps, [Step::Packages(RUSTC_PACKAGES.to_vec()), Step::Linker(Llvm::OfDebian)]);
+    }
+
+    #[test]
+    fn elsewhere_the_compiler_is_a_nightly() {
+        let elsewhere = |toolchain| Machine { debian: false, ..debian(toolchain) };
+        assert_eq!(plan(&elsewhere(Err(Missing::Rustc))), [Step::Nightly, Step::Linker(Llvm::OfNightly)]);
+        assert_eq!(plan(&elsewhere(without_linker("nightly"))), [Step::Linker(Llvm::Major(LLVM))]);
+    }
+
+    #[test]
+    fn missing_components_are_added_to_the_toolchain_that_lacks_them() {
+        let machine =
+            Machine { components: vec!["rustfmt"], ebpf_clippy: false, ..debian(Ok(toolchain("nightly-2030-01-01"))) };
+        let own = Step::Components { toolchain: None, names: vec!["rustfmt"] };
+        let nightly = Step::Components { toolchain: Some("nightly-2030-01-01".to_owned()), names: vec!["clippy"] };
+        assert_eq!(plan(&machine), [own, nightly]);
+    }
+
+    #[test]
+    fn only_debian_is_debian() {
+        assert!(is_debian("PRETTY_NAME=\"Debian GNU/Linux\"\nID=debian\n"));
+        assert!(!is_debian("NAME=Ubuntu\nID=ubuntu\nID_LIKE=debian\n"));
+        assert!(!is_debian(""));
+    }
+}

@@ -1,0 +1,154 @@
+//! Debian's packages that the project needs, and how they are installed without a service being started.
+
+use std::{borrow::Cow, fmt::Display, iter, path::PathBuf, process::Command};
+
+use crate::command::{run_quietly, shell};
+
+/// A package of Debian.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Package {
+    pub(super) name: Cow<'static, str>,
+    /// What the project does with it.
+    pub(super) reason: &'static str,
+    /// A file by which its presence is known, whoever has installed it.
+    pub(super) provides: Cow<'static, str>,
+    /// The service that its installation would start, which nobody has asked for.
+    service: Option<&'static str>,
+}
+
+const fn package(name: &'static str, reason: &'static str, provides: &'static str) -> Package {
+    Package { name: Cow::Borrowed(name), reason, provides: Cow::Borrowed(provides), service: None }
+}
+
+const fn server(name: &'static str, reason: &'static str, provides: &'static str, service: &'static str) -> Package {
+    Package { name: Cow::Borrowed(name), reason, provides: Cow::Borrowed(provides), service: Some(service) }
+}
+
+/// What every machine needs.
+pub(super) const PACKAGES: &[Package] = &[
+    package("protobuf-compiler", "compiles etcd's protocol for the agent", "/usr/bin/protoc"),
+    package("libprotobuf-dev", "types that etcd's protocol imports", "/usr/include/google/protobuf/descriptor.proto"),
+    package("iproute2", "tests: sets up and reads network namespaces", "/usr/bin/ip"),
+    package("iputils-ping", "tests: containers ping each other", "/usr/bin/ping"),
+    package("nftables", "masquerading, and tests that filter packets", "/usr/sbin/nft"),
+    server("etcd-server", "tests: a real etcd, started by the test that wants one", "/usr/bin/etcd", "etcd"),
+];
+
+/// What compiles the eBPF programs where no nightly of rustup does.
+pub(super) const RUSTC_PACKAGES: &[Package] = &[
+    package("rustc-web", "compiles the eBPF programs: the newest rustc in Debian", "/usr/bin/rustc"),
+    package("rust-web-src", "source of core, which is compiled for BPF", "/usr/lib/rustlib/src/rust/library"),
+    package("cargo-web", "the cargo of that rustc", "/usr/bin/cargo"),
+    package("rust-web-clippy", "the clippy of that rustc, for `cargo xtask check`", "/usr/bin/cargo-clippy"),
+];
+
+/// The libraries that a `bpf-linker` for this major version of LLVM is built with.
+pub(super) fn llvm_package(llvm: impl Display) -> Package {
+    Package {
+        name: format!("llvm-{llvm}-dev").into(),
+        provides: format!("/usr/lib/llvm-{llvm}/lib/libLLVM.so").into(),
+        ..package("", "builds bpf-linker with the LLVM of the compiler", "")
+    }
+}
+
+/// The lines to type to install these packages.
+pub(super) fn script(packages: &[Package]) -> Vec<String> {
+    iter::once(apt_get_update()).chain(commands(packages)).map(|command| shell(&command)).collect()
+}
+
+/// The commands that install these packages, in order.
+fn commands<'a>(packages: &'a [Package]) -> impl Iterator<Item = Command> + 'a {
+    let services = || packages.iter().filter_map(|package| package.service);
+    let names = packages.iter().map(|package| &*package.name);
+    services().filter_map(mask).chain([apt_get_install(names)]).chain(services().map(disable))
+}
+
+/// Installs packages; refreshes apt's lists first if they do not know all of them, or lead to files that are gone.
+pub(super) fn install(packages: &[Package]) -> anyhow::Result<()> {
+    let known = packages.iter().all(|package| {
+        let show = Command::new("apt-cache").args(["show", "--quiet", &*package.name]).output();
+        show.is_ok_and(|output| output.status.success())
+    });
+    if !known {
+        run_quietly(&mut apt_get_update())?;
+    }
+    for mut command in commands(packages) {
+        let installs = command.get_program() == "apt-get";
+        let done = run_quietly(&mut command);
+        if done.is_err() && installs && known {
+            println!("setup: that failed, perhaps for old package lists: once more after `apt-get update`");
+            run_quietly(&mut apt_get_update())?;
+            run_quietly(&mut command)?;
+        } else {
+            done?;
+        }
+    }
+    Ok(())
+}
+
+fn apt_get_update() -> Command {
+    let mut apt_get = Command::new("apt-get");
+    apt_get.args(["update", "-q"]);
+    apt_get
+}
+
+fn apt_get_install<'a>(names: impl Iterator<Item = &'a str>) -> Command {
+    let mut apt_get = Command::new("apt-get");
+    // RUNLEVEL keeps init scripts from being run where systemd does not; needrestart would restart services.
+    apt_get.envs([("DEBIAN_FRONTEND", "noninteractive"), ("NEEDRESTART_SUSPEND", "1"), ("RUNLEVEL", "1")]);
+    // Another apt, such as a daily update, may hold the lock for a while.
+    apt_get.args(["install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]).args(names);
+    apt_get
+}
+
+/// Keeps systemd from starting a service when its package is installed and at every boot (undo: `systemctl unmask`).
+fn mask(service: &str) -> Option<Command> {
+    let unit = PathBuf::from(format!("/etc/systemd/system/{service}.service"));
+    // An administrator who has put something here has decided.
+    if unit.symlink_metadata().is_ok() {
+        return None;
+    }
+    let mut install = Command::new("ln");
+    install.args(["-s", "/dev/null"]).arg(unit);
+    Some(install)
+}
+
+/// Keeps a System V init from starting a service at boot.
+fn disable(service: &str) -> Command {
+    let mut disable = Command::new("update-rc.d");
+    disable.args([service, "disable"]);
+    disable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_masked_before_its_package_is_installed_and_disabled_after() {
+        let lines: Vec<_> =
+            commands(&[server("no-such-server", "", "", "no-such")]).map(|command| shell(&command)).collect();
+        assert_eq!(lines[0], "ln -s /dev/null /etc/systemd/system/no-such.service");
+        assert!(lines[1].contains("apt-get install") && lines[1].ends_with("no-such-server"), "{}", lines[1]);
+        assert_eq!(lines[2], "update-rc.d no-such disable");
+        assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn a_package_without_a_service_is_one_command() {
+        let lines: Vec<_> = commands(RUSTC_PACKAGES).map(|command| shell(&command)).collect();
+        assert_eq!(lines.len(), 1);
+        for package in RUSTC_PACKAGES {
+            assert!(lines[0].split(' ').any(|word| word == package.name), "{} in {}", package.name, lines[0]);
+        }
+    }
+
+    #[test]
+    fn every_package_is_known_by_a_file_of_its_own() {
+        let mut provides: Vec<_> = PACKAGES.iter().chain(RUSTC_PACKAGES).map(|package| &package.provides).collect();
+        provides.sort();
+        provides.dedup();
+        assert_eq!(provides.len(), PACKAGES.len() + RUSTC_PACKAGES.len());
+        assert!(provides.iter().all(|path| path.starts_with('/')));
+    }
+}
