@@ -10,6 +10,7 @@ pub mod link;
 pub mod listener;
 pub mod loader;
 pub mod maps;
+pub mod masquerade;
 pub mod rundir;
 pub mod subnet_file;
 pub mod sysctl;
