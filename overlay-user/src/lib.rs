@@ -7,6 +7,7 @@
 
 pub mod allocate;
 pub mod backoff;
+pub mod cli;
 pub mod datastore;
 pub mod docker_opts;
 pub mod holder;
@@ -16,6 +17,7 @@ pub mod link;
 pub mod listener;
 pub mod loader;
 pub mod mac;
+pub mod map_dump;
 pub mod maps;
 pub mod network;
 pub mod routes;
