@@ -1,6 +1,8 @@
 //! [`Node`]: a network namespace with an underlay interface, an agent, and a bridge with one container.
 
 use std::{
+    env,
+    ffi::{OsStr, OsString},
     fs,
     net::Ipv4Addr,
     os::unix::fs::MetadataExt,
@@ -105,10 +107,14 @@ impl Node {
         Counters::of(&self.run_dir)
     }
 
-    /// The program `overlay` in the node's namespace, without arguments.
+    /// The program `overlay` in the node's namespace, without arguments, and without options that our own
+    /// environment has for it.
     #[must_use]
     pub fn overlay(&self) -> Command {
-        self.netns.command(&self.agent.program)
+        let mut command = self.netns.command(&self.agent.program);
+        let option = |name: &OsString| ["FLANNELD_", "OVERLAY_"].iter().any(|prefix| starts_with(name, prefix));
+        env::vars_os().map(|(name, _)| name).filter(option).for_each(|name| _ = command.env_remove(name));
+        command
     }
 
     /// The command that runs the node's agent.
@@ -216,6 +222,10 @@ impl Node {
     pub fn container(&self) -> &Container {
         self.container.as_ref().unwrap_or_else(|| panic!("{} has no container yet", self.name))
     }
+}
+
+fn starts_with(name: &OsStr, prefix: &str) -> bool {
+    name.as_encoded_bytes().starts_with(prefix.as_bytes())
 }
 
 /// Tells a file from the one that replaced it.
