@@ -1,9 +1,7 @@
 //! [`Node`]: a network namespace with an underlay interface, an agent, and a bridge with one container.
 
 use std::{
-    env,
-    ffi::{OsStr, OsString},
-    fs,
+    env, fs,
     net::Ipv4Addr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -112,8 +110,11 @@ impl Node {
     #[must_use]
     pub fn overlay(&self) -> Command {
         let mut command = self.netns.command(&self.agent.program);
-        let option = |name: &OsString| ["FLANNELD_", "OVERLAY_"].iter().any(|prefix| starts_with(name, prefix));
-        env::vars_os().map(|(name, _)| name).filter(option).for_each(|name| _ = command.env_remove(name));
+        for (name, _) in env::vars_os() {
+            if ["FLANNELD_", "OVERLAY_"].iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+                command.env_remove(name);
+            }
+        }
         command
     }
 
@@ -222,10 +223,6 @@ impl Node {
     pub fn container(&self) -> &Container {
         self.container.as_ref().unwrap_or_else(|| panic!("{} has no container yet", self.name))
     }
-}
-
-fn starts_with(name: &OsStr, prefix: &str) -> bool {
-    name.as_encoded_bytes().starts_with(prefix.as_bytes())
 }
 
 /// Tells a file from the one that replaced it.
