@@ -23,18 +23,14 @@ pub struct Previous {
 
 /// No subnet is left. One line, fit for an operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "network full: {network} has {subnets} subnets of /{subnet_len} from {min} to {max}, and {leases} leases overlap every one; widen {min_key}/{max_key} or release a lease"
-)]
+#[error("network full: {subnets}, and {leases} leases overlap every one; move {} or {}, or release a lease", .keys.0, .keys.1)]
 pub struct NetworkFull {
-    network: String,
-    subnets: u128,
-    subnet_len: u8,
-    min: String,
-    max: String,
+    /// Which subnets may be leased.
+    subnets: String,
+    /// How many leases overlap them.
     leases: usize,
-    min_key: &'static str,
-    max_key: &'static str,
+    /// The keys of the network config that say so.
+    keys: (&'static str, &'static str),
 }
 
 /// Chooses this node's subnets: those of `mine` where they still fit the network config, else those of `previous`
@@ -97,17 +93,9 @@ fn family<A: Address>(
 }
 
 fn full<A: Address>(pool: &Pool<A>, leases: usize) -> NetworkFull {
-    let (min_key, max_key) = A::KEYS.bounds();
-    NetworkFull {
-        network: pool.network().to_string(),
-        subnets: pool.count(),
-        subnet_len: pool.subnet_len(),
-        min: pool.min().to_string(),
-        max: pool.max().to_string(),
-        leases,
-        min_key,
-        max_key,
-    }
+    let (network, count, len) = (pool.network(), pool.count(), pool.subnet_len());
+    let subnets = format!("{network} has {count} subnets of /{len} from {} to {}", pool.min(), pool.max());
+    NetworkFull { subnets, leases, keys: A::KEYS.bounds() }
 }
 
 /// The addresses that leases cover, as ranges in order that do not overlap: a network's size costs nothing.

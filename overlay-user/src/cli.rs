@@ -152,6 +152,8 @@ pub enum Decap {
     Tc,
     /// In XDP, before the kernel builds a packet; needs a driver that runs XDP natively
     Xdp,
+    /// In the kernel's own VXLAN device
+    Kernel,
 }
 
 /// The arguments of this process, with flanneld's `-name` turned into `--name`: Go programs take either, and unit

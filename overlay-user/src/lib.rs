@@ -5,11 +5,14 @@
 //! packet:   container -> to_overlay [ROUTES, LOCAL_NODE] -> wire -> from_underlay [ROUTES, LOCAL_NODE] -> container
 //! ```
 
+pub mod agent;
 pub mod allocate;
 pub mod backoff;
 pub mod cli;
+pub mod config;
 pub mod datastore;
 pub mod docker_opts;
+pub mod holder;
 mod json;
 pub mod lease;
 pub mod link;
@@ -19,6 +22,7 @@ pub mod mac;
 pub mod map_dump;
 pub mod maps;
 pub mod network;
+pub mod node;
 pub mod routes;
 pub mod rundir;
 pub mod subnet_file;

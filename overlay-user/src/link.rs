@@ -160,6 +160,14 @@ pub async fn remove(handle: &Handle, name: &str) -> Result<bool, LinkError> {
     }
 }
 
+/// The Ethernet address of device `name`, if there is such a device.
+///
+/// # Errors
+/// [`LinkError::Netlink`].
+pub async fn mac_of(handle: &Handle, name: &str) -> Result<Option<[u8; 6]>, LinkError> {
+    Ok(by_name(&links(handle).await?, name).and_then(mac))
+}
+
 /// The names of all overlay devices of this node.
 ///
 /// # Errors

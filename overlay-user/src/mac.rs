@@ -8,6 +8,14 @@ use std::str::FromStr;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
+    /// An address drawn by chance, unicast and locally administered.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut octets: [u8; 6] = rand::random();
+        octets[0] = (octets[0] & 0xfc) | 0x02;
+        Self(octets)
+    }
+
     /// Whether a network device can have this address: neither all zero nor a group address.
     #[must_use]
     pub const fn is_unicast(self) -> bool {

@@ -53,7 +53,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn rule(key: &'static str, value: impl ToString, rule: impl Into<String>) -> Self {
+    pub(crate) fn rule(key: &'static str, value: &impl ToString, rule: impl Into<String>) -> Self {
         Self::Rule { key, value: shortened(&value.to_string()), rule: rule.into() }
     }
 
@@ -73,7 +73,7 @@ impl NetworkConfig {
         let ipv4 = flag("EnableIPv4")?.unwrap_or(true);
         let ipv6 = flag("EnableIPv6")?.unwrap_or(false);
         if !ipv4 && !ipv6 {
-            return Err(ConfigError::rule("EnableIPv4", false, "EnableIPv4 or EnableIPv6 must be true"));
+            return Err(ConfigError::rule("EnableIPv4", &false, "EnableIPv4 or EnableIPv6 must be true"));
         }
         Ok(Self {
             ipv4: ipv4.then(|| Pool::parse(&object)).transpose()?,

@@ -33,7 +33,7 @@ pub enum ValueError {
 }
 
 impl ValueError {
-    fn rule(field: &'static str, value: impl ToString, rule: impl Into<String>) -> Self {
+    fn rule(field: &'static str, value: &impl ToString, rule: impl Into<String>) -> Self {
         Self::Rule { field, value: shortened(&value.to_string()), rule: rule.into() }
     }
 
@@ -96,7 +96,7 @@ impl Node {
         let public_ipv6 = address::<Ipv6Addr>(&object, "PublicIPv6", "an IPv6 address")?;
         let public_ip = public_ip(&object, public_ipv6.is_some())?;
         if let Some(bad) = public_ipv6.filter(|ip| ip.is_unspecified() || ip.is_multicast()) {
-            return Err(ValueError::rule("PublicIPv6", bad, "must be one node's address"));
+            return Err(ValueError::rule("PublicIPv6", &bad, "must be one node's address"));
         }
         let name = object.string("BackendType").map_err(|error| ValueError::wrong_type("BackendType", &error))?;
         let backend = match name.unwrap_or_default() {
@@ -113,7 +113,7 @@ fn public_ip(object: &Object, has_ipv6: bool) -> Result<Ipv4Addr, ValueError> {
     // flannel's nodes without IPv4 publish 0.0.0.0.
     let nobody = ip.is_unspecified() && !has_ipv6;
     if nobody || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback() {
-        return Err(ValueError::rule("PublicIP", ip, "must be one node's address"));
+        return Err(ValueError::rule("PublicIP", &ip, "must be one node's address"));
     }
     Ok(ip)
 }
@@ -133,19 +133,19 @@ fn vtep(object: &Object, field: &'static str) -> Result<Option<Vtep>, ValueError
         return Ok(None);
     };
     let vni = data.number("VNI").map_err(|error| ValueError::wrong_type("VNI", &error))?.unwrap_or(0);
-    let vni = u32::try_from(vni).map_err(|_| ValueError::rule("VNI", vni, "must have 24 bits"))?;
+    let vni = u32::try_from(vni).map_err(|_| ValueError::rule("VNI", &vni, "must have 24 bits"))?;
     let text = data.string(MAC).map_err(|error| ValueError::wrong_type(MAC, &error))?;
     let text = text.ok_or(ValueError::Missing(MAC))?;
-    let mac: Mac = text.parse().map_err(|error| ValueError::rule(MAC, text, format!("{error}")))?;
+    let mac: Mac = text.parse().map_err(|error| ValueError::rule(MAC, &text, format!("{error}")))?;
     if !mac.is_unicast() {
-        return Err(ValueError::rule(MAC, mac, "must be one device's address"));
+        return Err(ValueError::rule(MAC, &mac, "must be one device's address"));
     }
     Ok(Some(Vtep { vni, mac }))
 }
 
 fn address<A: std::str::FromStr>(object: &Object, field: &'static str, wants: &str) -> Result<Option<A>, ValueError> {
     let text = object.string(field).map_err(|error| ValueError::wrong_type(field, &error))?;
-    text.map(|text| text.parse().map_err(|_| ValueError::rule(field, text, format!("must be {wants}")))).transpose()
+    text.map(|text| text.parse().map_err(|_| ValueError::rule(field, &text, format!("must be {wants}")))).transpose()
 }
 
 #[cfg(test)]

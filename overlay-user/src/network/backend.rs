@@ -75,7 +75,7 @@ impl Backend {
         match name.to_ascii_lowercase().as_str() {
             "udp" => Ok(Self::Udp { port: port(&backend, UDP_PORT)? }),
             "vxlan" => vxlan(&backend),
-            _ => Err(ConfigError::rule("Backend.Type", name, "must be udp or vxlan")),
+            _ => Err(ConfigError::rule("Backend.Type", &name, "must be udp or vxlan")),
         }
     }
 }
@@ -83,7 +83,7 @@ impl Backend {
 fn vxlan(backend: &Object) -> Result<Backend, ConfigError> {
     if flag(backend, "GBP", "Backend.GBP")? {
         let rule = "must be false: group policy bits in the VXLAN header are not supported";
-        return Err(ConfigError::rule("Backend.GBP", true, rule));
+        return Err(ConfigError::rule("Backend.GBP", &true, rule));
     }
     Ok(Backend::Vxlan {
         port: port(backend, VXLAN_PORT)?,
@@ -104,7 +104,7 @@ fn mtu(backend: &Object) -> Result<Option<u16>, ConfigError> {
     match mtu {
         Some(mtu) if mtu != 0 && u64::from(mtu) < MIN_MTU => {
             let rule = format!("must be 0 for the interface's MTU, or from {MIN_MTU} to {}", u16::MAX);
-            Err(ConfigError::rule("Backend.MTU", mtu, rule))
+            Err(ConfigError::rule("Backend.MTU", &mtu, rule))
         }
         mtu => Ok(mtu.filter(|&mtu| mtu != 0)),
     }
@@ -114,7 +114,7 @@ fn number<T: TryFrom<u64>>(object: &Object, name: &str, key: &'static str, max: 
     let Some(number) = object.number(name).map_err(|error| ConfigError::wrong_type(key, &error))? else {
         return Ok(None);
     };
-    let refused = || ConfigError::rule(key, number, format!("must be at most {max}"));
+    let refused = || ConfigError::rule(key, &number, format!("must be at most {max}"));
     if number > max {
         return Err(refused());
     }

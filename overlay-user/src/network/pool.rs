@@ -139,7 +139,7 @@ impl<A: Address> Pool<A> {
         pool.check(A::KEYS.subnet_max, pool.max)?;
         if pool.min > pool.max {
             let rule = format!("must not be above {} {}", A::KEYS.subnet_max, pool.max);
-            return Err(ConfigError::rule(A::KEYS.subnet_min, pool.min, rule));
+            return Err(ConfigError::rule(A::KEYS.subnet_min, &pool.min, rule));
         }
         Ok(pool)
     }
@@ -147,11 +147,11 @@ impl<A: Address> Pool<A> {
     fn check(&self, key: &'static str, bound: A) -> Result<(), ConfigError> {
         if !self.contains(bound) {
             let rule = format!("must be inside {} {}", A::KEYS.network, self.network());
-            return Err(ConfigError::rule(key, bound, rule));
+            return Err(ConfigError::rule(key, &bound, rule));
         }
         if bound.number() & host_mask::<A>(self.subnet_len) != 0 {
             let rule = format!("must be a multiple of /{}, the first address of a subnet", self.subnet_len);
-            return Err(ConfigError::rule(key, bound, rule));
+            return Err(ConfigError::rule(key, &bound, rule));
         }
         Ok(())
     }
@@ -213,7 +213,7 @@ fn network<A: Address>(object: &Object) -> Result<(A, u8), ConfigError> {
     let text = object.string(key).map_err(|error| ConfigError::wrong_type(key, &error))?;
     let text = text.ok_or(ConfigError::Missing { key, rule: A::KEYS.enabled })?;
     let refused =
-        || ConfigError::rule(key, text, format!("must be {} with a prefix length, like {}", A::NAME, example::<A>()));
+        || ConfigError::rule(key, &text, format!("must be {} with a prefix length, like {}", A::NAME, example::<A>()));
     let (address, len) = text.split_once('/').ok_or_else(refused)?;
     let address: A = address.parse().map_err(|_| refused())?;
     let len: u8 = len.parse().ok().filter(|&len| len <= A::BITS).ok_or_else(refused)?;
@@ -232,22 +232,22 @@ fn subnet_len<A: Address>(object: &Object, base: A, len: u8) -> Result<u8, Confi
     if given == 0 {
         if len > A::BITS - 4 {
             let rule = format!("must be /{} or larger", A::BITS - 4);
-            return Err(ConfigError::rule(A::KEYS.network, base.network(len), rule));
+            return Err(ConfigError::rule(A::KEYS.network, &base.network(len), rule));
         }
         return Ok(A::DEFAULT_LEN.max(len + 2));
     }
     if given > u64::from(A::BITS - 2) {
         let rule = format!("must be at most {}, to leave two addresses for a bridge and a container", A::BITS - 2);
-        return Err(ConfigError::rule(key, given, rule));
+        return Err(ConfigError::rule(key, &given, rule));
     }
     if given < u64::from(len) + 2 {
         let rule = format!("must be at least {}, to split {} {} in four", len + 2, A::KEYS.network, base.network(len));
-        return Err(ConfigError::rule(key, given, rule));
+        return Err(ConfigError::rule(key, &given, rule));
     }
-    u8::try_from(given).map_err(|_| ConfigError::rule(key, given, "must be a prefix length"))
+    u8::try_from(given).map_err(|_| ConfigError::rule(key, &given, "must be a prefix length"))
 }
 
 fn bound<A: Address>(object: &Object, key: &'static str) -> Result<Option<A>, ConfigError> {
     let text = object.string(key).map_err(|error| ConfigError::wrong_type(key, &error))?;
-    text.map(|text| text.parse().map_err(|_| ConfigError::rule(key, text, format!("must be {}", A::NAME)))).transpose()
+    text.map(|text| text.parse().map_err(|_| ConfigError::rule(key, &text, format!("must be {}", A::NAME)))).transpose()
 }
