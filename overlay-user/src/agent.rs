@@ -11,6 +11,7 @@ use tokio::{
 
 use crate::{
     allocate::Previous,
+    backoff::Backoff,
     config::AgentConfig,
     datastore::{self, Datastore},
     holder::{self, Claim, HoldEvent, Holder},
@@ -37,22 +38,25 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let handle = netlink()?;
     let had_data_path = config.run_dir.has_data_path();
     let lock = config.run_dir.lock()?;
-    let outcome = tokio::select! {
-        started = Agent::start(&config, &handle) => match started {
-            Ok(agent) => agent.serve(&mut signals).await,
-            Err(error) => Err(error),
-        },
-        () = signals.recv() => Ok(()),
+    let started = tokio::select! {
+        started = Agent::start(&config, &handle) => started.map(Some),
+        () = signals.recv() => Ok(None),
     };
-    let leave = outcome.is_ok() && !config.teardown_on_exit && config.run_dir.has_data_path();
-    if leave {
-        tracing::info!("stopped; the data path goes on forwarding until `overlay teardown`");
-    } else if outcome.is_ok() || !had_data_path {
-        node::take_down(&handle, &config.run_dir).await?;
-        if outcome.is_ok() {
-            tracing::info!("stopped; nothing is left on this node");
+    let outcome = match started {
+        Ok(Some(agent)) => {
+            let outcome = agent.serve(&mut signals).await;
+            if config.teardown_on_exit {
+                node::take_down(&handle, &config.run_dir).await?;
+                tracing::info!("stopped; nothing is left on this node");
+            } else {
+                tracing::info!("stopped; the data path goes on forwarding until `overlay teardown`");
+            }
+            outcome
         }
-    }
+        // What an earlier agent has left goes on forwarding; what this one has begun goes.
+        unfinished if had_data_path => unfinished.map(drop),
+        unfinished => node::take_down(&handle, &config.run_dir).await.and(unfinished.map(drop)),
+    };
     drop(lock);
     outcome
 }
@@ -78,7 +82,7 @@ struct Agent<'a> {
     table: RouteTable,
     watched: mpsc::Receiver<WatchEvent>,
     held: mpsc::Receiver<HoldEvent>,
-    underlay: underlay::Watch,
+    underlay: mpsc::Receiver<UnderlayEvent>,
 }
 
 impl<'a> Agent<'a> {
@@ -102,7 +106,8 @@ impl<'a> Agent<'a> {
             backend = network.backend.name(), device, "subnet taken"
         );
         let table = RouteTable::new(&network, underlay.public_ip, subnet);
-        let watch = underlay::Watch::new(underlay.clone())?;
+        let (underlay_events, underlay_changes) = mpsc::channel(64);
+        tokio::spawn(follow_underlay(underlay::Watch::new(underlay.clone())?, underlay_events));
         let (hold_events, held) = mpsc::channel(64);
         tokio::spawn(holder.keep(hold_events));
         let (watch_events, watched) = mpsc::channel(1024);
@@ -118,7 +123,7 @@ impl<'a> Agent<'a> {
             decap: config.decap,
         };
         let node = Node::set_up(handle, &config.run_dir, plan).await?;
-        let mut agent = Self { config, node, table, watched, held, underlay: watch };
+        let mut agent = Self { config, node, table, watched, held, underlay: underlay_changes };
         agent.first_routes().await?;
         agent.node.attach()?;
         if let Some(listener) = listener {
@@ -151,8 +156,7 @@ impl<'a> Agent<'a> {
                 () = signals.recv() => return Ok(()),
                 event = self.watched.recv() => self.on_watch(event.context("the watch of the leases ended")?),
                 event = self.held.recv() => self.on_hold(event.context("the lease's keeper ended")?),
-                event = self.underlay.next() => {
-                    let event = event.context("watch the underlay interface")?;
+                Some(event) = self.underlay.recv() => {
                     if let Err(error) = self.on_underlay(event).await {
                         tracing::warn!(error = format!("{error:#}"), "underlay interface not followed");
                     }
@@ -228,6 +232,26 @@ impl<'a> Agent<'a> {
         let plan = self.node.plan();
         let file = SubnetFile { network: plan.network, subnet: plan.subnet, ipv6: None, mtu: plan.mtu, ip_masq: false };
         Ok(file.write(&self.config.subnet_file)?)
+    }
+}
+
+/// Passes on what happens to the underlay interface. A task of its own, since a reading of the interfaces that is
+/// given up half way would disturb the next one.
+async fn follow_underlay(mut watch: underlay::Watch, events: mpsc::Sender<UnderlayEvent>) {
+    let mut backoff = Backoff::default();
+    loop {
+        match watch.next().await {
+            Ok(event) => {
+                backoff.reset();
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "underlay interface not read, trying again");
+                backoff.wait().await;
+            }
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod loader;
 pub mod mac;
 pub mod map_dump;
 pub mod maps;
+pub mod masquerade;
 pub mod network;
 pub mod node;
 pub mod routes;

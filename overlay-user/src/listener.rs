@@ -5,6 +5,8 @@
 //! leave to the kernel because it came in outer fragments. Reassembled, such a packet is checked as the programs check
 //! theirs and written into the TAP, from where it goes on as if a program had decapsulated it.
 
+mod holder;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -98,11 +100,12 @@ impl Listener {
     /// # Errors
     /// [`ListenerError::InUse`], [`ListenerError::Bind`].
     pub async fn bind(address: Ipv4Addr, port: u16) -> Result<Self, ListenerError> {
-        let address = SocketAddr::new(IpAddr::V4(address), port);
+        let ip = address;
+        let address = SocketAddr::new(IpAddr::V4(ip), port);
         match UdpSocket::bind(address).await {
             Ok(socket) => Ok(Self { socket, address }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                Err(ListenerError::InUse { address, holder: holder::of_udp_port(port) })
+                Err(ListenerError::InUse { address, holder: holder::of_udp_port(ip, port) })
             }
             Err(source) => Err(ListenerError::Bind { address, source }),
         }
@@ -180,43 +183,6 @@ fn build_frame(frame: &mut BytesMut, mac: [u8; 6], packet: &[u8]) {
     frame.put_slice(packet);
 }
 
-mod holder {
-    //! Finds the process behind a port, so that the error can name it.
-
-    use std::{fs, path::Path};
-
-    /// Name and process id of the program with a UDP socket on `port`, from `/proc`.
-    pub(super) fn of_udp_port(port: u16) -> Option<String> {
-        let inode = ["udp", "udp6"].iter().find_map(|table| {
-            let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok()?;
-            inode_in(&text, port)
-        })?;
-        let wanted = format!("socket:[{inode}]");
-        let processes = fs::read_dir("/proc").ok()?.flatten();
-        processes.map(|process| process.path()).find(|process| has_socket(process, &wanted)).and_then(|process| {
-            let name = fs::read_to_string(process.join("comm")).ok()?;
-            Some(format!("{} (pid {})", name.trim_end(), process.file_name()?.to_str()?))
-        })
-    }
-
-    /// The socket's inode from the text of `/proc/net/udp`: the tenth column of the line with our local port.
-    pub(super) fn inode_in(table: &str, port: u16) -> Option<u64> {
-        let local_port = format!(":{port:04X}");
-        table.lines().skip(1).find_map(|line| {
-            let columns: Vec<&str> = line.split_whitespace().collect();
-            columns.get(1).filter(|local| local.ends_with(&local_port))?;
-            columns.get(9)?.parse().ok().filter(|inode| *inode != 0)
-        })
-    }
-
-    fn has_socket(process: &Path, wanted: &str) -> bool {
-        let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return false };
-        descriptors
-            .flatten()
-            .any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == wanted))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,14 +232,5 @@ mod tests {
         let mut frame = BytesMut::new();
         build_frame(&mut frame, [2, 0, 0, 0, 0, 7], &[0x45, 1]);
         assert_eq!(&frame[..], [2, 0, 0, 0, 0, 7, 2, 0, 0, 0, 0, 7, 8, 0, 0x45, 1]);
-    }
-
-    #[test]
-    fn the_holder_of_a_port_is_found_in_the_sockets_table() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref\n\
-             512: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 11111 2\n\
-             633: 00000000:205D 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 22222 2\n";
-        assert_eq!(holder::inode_in(table, 8285), Some(22222));
-        assert_eq!(holder::inode_in(table, 8472), None);
     }
 }

@@ -1,0 +1,203 @@
+//! What netfilter does with overlay traffic: masquerading towards the outside, and acceptance in FORWARD.
+//!
+//! Masquerading (`--ip-masq`) is one nftables table of ours, named like the overlay device and replaced in one
+//! transaction; the traffic it is about is listed in `masquerade/nat.rs`. Accepting forwarded traffic
+//! (`--iptables-forward-rules`) cannot be done in a table of ours: an accept there does not undo a drop in another
+//! chain at the same hook, and Docker sets the policy of iptables' FORWARD chain to DROP. So that rule goes into
+//! iptables' own chain, `masquerade/forward.rs`.
+//!
+//! Whoever flushes the rule set takes our rules with it. [`TrafficRules::keep`] listens to the kernel's notices of such
+//! changes and puts back what is missing, without looking when nothing happens.
+
+mod forward;
+mod iptables;
+mod monitor;
+mod nat;
+mod native;
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use ipnetwork::Ipv4Network;
+use nftables::helper::NftablesError;
+
+use monitor::Monitor;
+
+/// How long to let changes settle before looking: a firewall that reloads makes many at once.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// How often iptables' legacy tables are looked at: the kernel gives no notice of changes in them.
+const LEGACY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Which rules there have to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RulesConfig {
+    /// Name of the overlay device, and so of our table: `overlay.1`.
+    pub name: String,
+    /// The overlay network.
+    pub network: Ipv4Network,
+    /// This node's subnet.
+    pub subnet: Ipv4Network,
+    /// How to masquerade; none: not at all, and rules left over from an earlier run are removed.
+    pub masquerade: Option<Masquerade>,
+    /// Whether forwarded overlay traffic is accepted in iptables' FORWARD chain.
+    pub forward: bool,
+}
+
+/// How to masquerade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Masquerade {
+    /// Whether source ports are drawn at random, so that two flows seldom race for one
+    /// (off with `--ip-masq-fully-random-disable`).
+    pub random_fully: bool,
+}
+
+/// Why the rules could not be set or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// A program is missing.
+    #[error("run {program}: not found; install the package {package}")]
+    Missing {
+        /// The program.
+        program: String,
+        /// The package that usually has it.
+        package: &'static str,
+    },
+    /// A program could not be run.
+    #[error("run {program}")]
+    Run {
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A program has refused.
+    #[error("{action}: {program} says: {said}")]
+    Refused {
+        /// What was tried.
+        action: &'static str,
+        /// The program.
+        program: String,
+        /// Its first line of complaint.
+        said: String,
+    },
+    /// A program has answered something that cannot be read.
+    #[error("{action}: {program} answers what is no rule set")]
+    Unreadable {
+        /// What was tried.
+        action: &'static str,
+        /// The program.
+        program: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The kernel's notices cannot be had.
+    #[error("listen for changes of nftables rules")]
+    Monitor(#[source] io::Error),
+}
+
+/// Our rules, and what of them is known to be in the kernel.
+#[derive(Debug)]
+pub struct TrafficRules {
+    config: RulesConfig,
+    /// Our table as `nft` lists it right after we have set it; handles included, so a rule replaced by an equal one
+    /// counts as changed.
+    installed: Option<String>,
+}
+
+impl TrafficRules {
+    /// Rules that are not in the kernel yet.
+    #[must_use]
+    pub fn new(config: RulesConfig) -> Self {
+        Self { config, installed: None }
+    }
+
+    /// Puts the rules in place where they are not, and says whether anything had to be done.
+    ///
+    /// # Errors
+    /// [`RulesError`]
+    pub async fn ensure(&mut self) -> Result<bool, RulesError> {
+        let masquerade = self.ensure_masquerade().await?;
+        let forward = forward::ensure(&self.config, self.config.forward).await?;
+        Ok(masquerade || forward)
+    }
+
+    async fn ensure_masquerade(&mut self) -> Result<bool, RulesError> {
+        let name = self.config.name.as_str();
+        let Some(masquerade) = self.config.masquerade else {
+            return nat::remove(name).await;
+        };
+        let present = nat::list(name).await?;
+        if present.is_some() && present == self.installed {
+            return Ok(false);
+        }
+        nat::replace(&self.config, masquerade).await?;
+        self.installed = nat::list(name).await?;
+        Ok(true)
+    }
+
+    /// Puts back, for ever, what others take away. Runs until dropped; call [`TrafficRules::ensure`] first.
+    ///
+    /// # Errors
+    /// [`RulesError::Monitor`] when the kernel's notices cannot be had. Rules that cannot be restored are reported
+    /// in the log and tried again at the next notice.
+    pub async fn keep(&mut self) -> Result<Infallible, RulesError> {
+        let mut monitor = Monitor::new(&self.config.name)?;
+        let mut legacy = tokio::time::interval(LEGACY_INTERVAL);
+        loop {
+            tokio::select! {
+                notice = monitor.wait() => {
+                    notice?;
+                    tokio::time::sleep(SETTLE).await;
+                    monitor.drain();
+                }
+                _ = legacy.tick() => if !forward::legacy_in_use() {
+                    continue;
+                },
+            }
+            match self.ensure().await {
+                Ok(false) => {}
+                Ok(true) => tracing::warn!(table = self.config.name, "rules were removed or changed; restored"),
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(%error, cause, "rules not restored");
+                }
+            }
+        }
+    }
+}
+
+/// Removes all rules that belong to the overlay device `name`, and says whether there were any.
+///
+/// # Errors
+/// [`RulesError`]
+pub async fn remove(name: &str, network: Ipv4Network) -> Result<bool, RulesError> {
+    let nothing = RulesConfig { name: name.to_owned(), network, subnet: network, masquerade: None, forward: false };
+    TrafficRules::new(nothing).ensure().await
+}
+
+/// The error of an `nft` run, in one line.
+fn nft_error(action: &'static str) -> impl FnOnce(NftablesError) -> RulesError {
+    move |error| match error {
+        NftablesError::NftExecution { program, inner } => not_run(&program.to_string_lossy(), "nftables", inner),
+        NftablesError::NftFailed { program, stderr, .. } => refused(action, &program.to_string_lossy(), &stderr),
+        NftablesError::NftInvalidJson(source) => RulesError::Unreadable { action, program: "nft".to_owned(), source },
+        NftablesError::NftOutputEncoding { program, inner } => RulesError::Run {
+            program: program.to_string_lossy().into_owned(),
+            source: io::Error::new(io::ErrorKind::InvalidData, inner),
+        },
+    }
+}
+
+fn not_run(program: &str, package: &'static str, source: io::Error) -> RulesError {
+    match source.kind() {
+        io::ErrorKind::NotFound => RulesError::Missing { program: program.to_owned(), package },
+        _ => RulesError::Run { program: program.to_owned(), source },
+    }
+}
+
+fn refused(action: &'static str, program: &str, stderr: &str) -> RulesError {
+    let said = stderr.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing").trim().to_owned();
+    RulesError::Refused { action, program: program.to_owned(), said }
+}
