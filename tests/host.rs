@@ -1,4 +1,4 @@
-//! What the agent does on a node around the programs: underlay, overlay device, listener.
+//! What the agent does on a node around the programs: underlay, overlay device, listener, rules.
 //!
 //! Each test has network namespaces of its own.
 
@@ -11,6 +11,9 @@ mod listener;
 #[cfg(test)]
 #[path = "host/node.rs"]
 mod node;
+#[cfg(test)]
+#[path = "host/rules.rs"]
+mod rules;
 #[cfg(test)]
 #[path = "host/underlay.rs"]
 mod underlay;
