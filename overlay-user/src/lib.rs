@@ -11,6 +11,7 @@ pub mod listener;
 pub mod loader;
 pub mod maps;
 pub mod masquerade;
+mod notices;
 pub mod rundir;
 pub mod subnet_file;
 pub mod sysctl;

@@ -21,6 +21,7 @@ mod error;
 mod message;
 mod tap;
 mod vxlan;
+mod watch;
 
 use std::net::Ipv4Addr;
 
@@ -39,6 +40,7 @@ use message::{by_name, data, foreign, kind, mac, name};
 pub use error::LinkError;
 pub use tap::Tap;
 pub use vxlan::VxlanConfig;
+pub use watch::{LinkEvent, LinkWatch};
 
 /// What all overlay devices' names begin with; a number follows.
 pub const NAME_PREFIX: &str = "overlay.";

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::BindToDevice;
 use overlay_tests::netns::Netns;
-use overlay_tests::process::{output, wait_until};
+use overlay_tests::process::{output, wait_for, wait_until};
 use overlay_user::masquerade::{Masquerade, RulesConfig, TrafficRules, remove};
 
 use crate::node::Node;
@@ -53,7 +53,9 @@ impl Site {
     /// Sends a datagram and says with which source address it arrives; none when it does not.
     fn seen(&self, packet: &Packet<'_>, patience: Duration) -> Option<Ipv4Addr> {
         let any = Ipv4Addr::UNSPECIFIED;
-        let receiver = packet.receiver.run(|| UdpSocket::bind((any, packet.port))).unwrap();
+        // A process that another test is just starting holds a copy of the last receiver until it executes.
+        let bind = || Ok(packet.receiver.run(|| UdpSocket::bind((any, packet.port))).ok());
+        let receiver = wait_for("the port is free", PATIENCE, bind).unwrap();
         if packet.destination.is_multicast() {
             receiver.join_multicast_v4(&packet.destination, &Ipv4Addr::new(192, 168, 50, 2)).unwrap();
         }
