@@ -66,10 +66,14 @@ impl Site {
             setsockopt(&sender, BindToDevice, &"eth0".into()).unwrap();
         }
         sender.send_to(b"x", (packet.destination, packet.port)).unwrap();
-        match receiver.recv_from(&mut [0; 8]) {
-            Ok((_, from)) => from.ip().to_string().parse().ok(),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
-            Err(error) => panic!("receive: {error}"),
+        loop {
+            match receiver.recv_from(&mut [0; 8]) {
+                Ok((_, from)) => return from.ip().to_string().parse().ok(),
+                // The runtime of another test has been told that a child has ended.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
+                Err(error) => panic!("receive: {error}"),
+            }
         }
     }
 
@@ -167,9 +171,8 @@ fn setting_the_rules_again_does_not_double_them_and_removing_leaves_nothing() {
     let first = site.nft("list ruleset");
     assert!(site.ensure(&config()), "a new agent sets them whatever is there");
     assert_eq!(site.nft("list ruleset"), first);
-    let network = config().network;
-    assert!(site.node.run(async |_| remove("overlay.1", network).await).unwrap());
-    assert!(!site.node.run(async |_| remove("overlay.1", network).await).unwrap());
+    assert!(site.node.run(async |_| remove("overlay.1").await).unwrap());
+    assert!(!site.node.run(async |_| remove("overlay.1").await).unwrap());
     assert_eq!(site.nft("list ruleset"), before);
 }
 
@@ -208,7 +211,7 @@ fn rules_that_others_flush_or_change_come_back() {
 }
 
 /// What Docker makes of FORWARD: a policy of DROP, room for the operator, and a drop of what it has not published.
-const DOCKER: [&str; 7] = [
+const DOCKER: [&str; 8] = [
     "-P FORWARD DROP",
     "-N DOCKER-USER",
     "-N DOCKER-FORWARD",
@@ -216,6 +219,7 @@ const DOCKER: [&str; 7] = [
     "-A FORWARD -j DOCKER-FORWARD",
     "-A DOCKER-FORWARD ! -i docker0 -o docker0 -j DROP",
     "-A DOCKER-USER -p udp --dport 7666 -j DROP",
+    "-t raw -A PREROUTING -d 10.1.15.2/32 ! -i docker0 -j DROP",
 ];
 
 #[test]
@@ -238,6 +242,13 @@ fn overlay_traffic_is_forwarded_in_spite_of_docker_and_nothing_else_is() {
             destination: CONTAINER,
             port: 7000,
         };
+        let from_outside = Packet {
+            sender: &site.node.peer,
+            source: OUTSIDE,
+            receiver: &site.container,
+            destination: CONTAINER,
+            port: 7000,
+        };
         assert_eq!(site.seen(&to_remote, SILENCE), None, "{program}: Docker drops it");
         assert_eq!(site.seen(&to_us, SILENCE), None, "{program}: Docker drops it");
 
@@ -249,7 +260,11 @@ fn overlay_traffic_is_forwarded_in_spite_of_docker_and_nothing_else_is() {
         let forbidden = Packet { port: 7666, ..to_us };
         assert_eq!(site.seen(&forbidden, SILENCE), None, "{program}: the operator's own drop stands");
 
-        let rules = || output(site.node.netns.command(program).args(["-S"])).unwrap();
+        let rules = || {
+            let list = |table| output(site.node.netns.command(program).args(["-t", table, "-S"])).unwrap();
+            list("filter") + &list("raw")
+        };
+        assert_eq!(site.seen(&from_outside, SILENCE), None, "{program}: Docker still keeps clients outside away");
         // Docker puts itself in front again when it starts.
         site.iptables(program, &["-D FORWARD -j DOCKER-FORWARD", "-I FORWARD 2 -j DOCKER-FORWARD"]);
         assert!(site.ensure(&config));
@@ -272,7 +287,7 @@ fn the_acceptance_follows_docker_when_that_starts_later() {
             site.iptables("iptables-nft", &DOCKER);
             let listing = || output(site.node.netns.command("iptables-nft").args(["-S", "FORWARD"])).unwrap();
             let deadline = tokio::time::Instant::now() + PATIENCE;
-            let behind_docker_user = "-A FORWARD -j DOCKER-USER\n-A FORWARD -j OVERLAY-FWD-1\n";
+            let behind_docker_user = "-A FORWARD -j DOCKER-USER\n-A FORWARD -j OVERLAY-FORWARD-1\n";
             while !listing().contains(behind_docker_user) {
                 assert!(tokio::time::Instant::now() < deadline, "{}", listing());
                 tokio::time::sleep(Duration::from_millis(20)).await;
