@@ -99,6 +99,18 @@ impl LocalNode {
         }
     }
 
+    /// The overlay network: its network address and its prefix length in bits.
+    #[must_use]
+    pub const fn network(&self) -> (Ipv4Addr, u8) {
+        prefix(self.network, self.network_mask)
+    }
+
+    /// The subnet that this node owns: its network address and its prefix length in bits.
+    #[must_use]
+    pub const fn subnet(&self) -> (Ipv4Addr, u8) {
+        prefix(self.subnet, self.subnet_mask)
+    }
+
     /// Whether `address` lies in the overlay network.
     #[must_use]
     #[inline(always)]
@@ -126,6 +138,10 @@ const fn mask(length: u8) -> [u8; 4] {
         Some(mask) => mask.to_be_bytes(),
         None => [0; 4],
     }
+}
+
+const fn prefix([a, b, c, d]: [u8; 4], mask: [u8; 4]) -> (Ipv4Addr, u8) {
+    (Ipv4Addr::new(a, b, c, d), u32::from_be_bytes(mask).count_ones() as u8)
 }
 
 #[inline(always)]
@@ -158,6 +174,8 @@ mod tests {
         let vtep = node(16, 24).vtep();
         assert_eq!((vtep.vni, vtep.port), (0xAB_CDEF, 8472));
         assert_eq!(vtep.address, Ipv4Addr::new(192, 168, 50, 1));
+        assert_eq!(node(16, 24).network(), (Ipv4Addr::new(10, 1, 0, 0), 16));
+        assert_eq!(node(16, 24).subnet(), (Ipv4Addr::new(10, 1, 15, 0), 24));
     }
 
     #[test]

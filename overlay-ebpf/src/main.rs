@@ -37,7 +37,7 @@ pub(crate) enum Verdict {
 
 /// TC egress of the overlay device: packets for remote subnets leave as outer packets through the underlay.
 #[classifier]
-pub fn to_overlay(ctx: TcContext) -> i32 {
+fn to_overlay(ctx: TcContext) -> i32 {
     let mut packet = TcPacket::new(ctx);
     let outcome = encap::encap(&mut packet);
     tc_action(&packet, outcome)
@@ -45,7 +45,7 @@ pub fn to_overlay(ctx: TcContext) -> i32 {
 
 /// TC ingress of the underlay interface: outer packets from known nodes enter as container packets.
 #[classifier]
-pub fn from_underlay(ctx: TcContext) -> i32 {
+fn from_underlay(ctx: TcContext) -> i32 {
     let mut packet = TcPacket::new(ctx);
     let outcome = decap::decap(&mut packet);
     tc_action(&packet, outcome)
@@ -54,7 +54,7 @@ pub fn from_underlay(ctx: TcContext) -> i32 {
 /// Native XDP on the underlay interface: strips the outer headers before the kernel builds a socket buffer.
 /// `from_underlay` behind it recognises the packet by its metadata and delivers it.
 #[xdp]
-pub fn xdp_decap(ctx: XdpContext) -> u32 {
+fn xdp_decap(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(ctx);
     match decap::decap_early(&mut packet) {
         Ok(()) => xdp_action::XDP_PASS,

@@ -5,14 +5,29 @@
 //! packet:   container -> to_overlay [ROUTES, LOCAL_NODE] -> wire -> from_underlay [ROUTES, LOCAL_NODE] -> container
 //! ```
 
+pub mod agent;
+pub mod allocate;
+pub mod backoff;
+pub mod cli;
+pub mod config;
+pub mod datastore;
 pub mod docker_opts;
+pub mod holder;
+mod json;
+pub mod lease;
 pub mod link;
 pub mod listener;
 pub mod loader;
+pub mod mac;
+pub mod map_dump;
 pub mod maps;
 pub mod masquerade;
+pub mod network;
+pub mod node;
 mod notices;
+pub mod routes;
 pub mod rundir;
 pub mod subnet_file;
 pub mod sysctl;
 pub mod underlay;
+pub mod watch;

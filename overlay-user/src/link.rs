@@ -162,6 +162,14 @@ pub async fn remove(handle: &Handle, name: &str) -> Result<bool, LinkError> {
     }
 }
 
+/// The Ethernet address of device `name`, if there is such a device.
+///
+/// # Errors
+/// [`LinkError::Netlink`].
+pub async fn mac_of(handle: &Handle, name: &str) -> Result<Option<[u8; 6]>, LinkError> {
+    Ok(by_name(&links(handle).await?, name).and_then(mac))
+}
+
 /// The names of all overlay devices of this node.
 ///
 /// # Errors
@@ -208,6 +216,8 @@ async fn configure(
     // Answers may take a path that this node would not choose; strict checking of `all` must not drop them here.
     Sysctl::ipv4_conf(&name, "rp_filter").set("2")?;
     Sysctl::ipv4_conf(&name, "ignore_routes_with_linkdown").set("0")?;
+    // A new device takes the default's value, which may differ from that of `all`.
+    Sysctl::ipv4_conf(&name, "forwarding").set("1")?;
     bring_up(handle, config, device.ifindex).await?;
     address::route(handle, config, device.ifindex, links).await?;
     if Sysctl::ipv4("ip_forward").set("1")? {

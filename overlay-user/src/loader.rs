@@ -180,7 +180,7 @@ impl Programs {
     /// # Errors
     /// When the directory of pins cannot be read or written.
     pub fn detach_all_but(&self, keep: &[(&str, u32)]) -> Result<(), LoadError> {
-        let wanted: Vec<String> = keep.iter().map(|(program, index)| format!("{program}.{index}")).collect();
+        let wanted: Vec<String> = keep.iter().map(|(program, index)| format!("{program}-{index}")).collect();
         let failed = |source| LoadError::Pins { path: self.links.clone(), source };
         for entry in fs::read_dir(&self.links).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -229,7 +229,7 @@ impl Programs {
     }
 
     fn pin_path(&self, program: &str, interface: Interface<'_>) -> PathBuf {
-        self.links.join(format!("{program}.{}", interface.index))
+        self.links.join(format!("{program}-{}", interface.index))
     }
 }
 

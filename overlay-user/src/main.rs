@@ -1,1 +1,54 @@
-fn main() {}
+//! `overlay`: parses the command line, starts logging, runs one command, and says how it went.
+
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::Parser as _;
+use overlay_user::{
+    agent,
+    cli::{self, Cli, Command, MapCommand, Output},
+    map_dump, maps,
+    rundir::RunDir,
+};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match run(Cli::parse_from(cli::arguments(std::env::args_os()))).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("overlay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Agent(args) => agent::run(args.try_into()?).await,
+        Command::Teardown(args) => agent::teardown(&RunDir::new(&args.run_dir)).await,
+        Command::Map(MapCommand::List(args)) => {
+            RunDir::new(&args.run_dir).existing_maps()?;
+            println!("{}", maps::NAMES.join("\n"));
+            Ok(())
+        }
+        Command::Map(MapCommand::Dump { name, output, run_dir }) => {
+            let rows = map_dump::rows(&RunDir::new(&run_dir.run_dir), &name)?;
+            match output {
+                Output::Table => println!("{}", map_dump::table(&rows)),
+                Output::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
+            }
+            Ok(())
+        }
+    }
+}

@@ -138,6 +138,15 @@ impl Routes {
         self.routes.check("read", entries.collect())
     }
 
+    /// Every node that owns a subnet, by underlay address.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn nodes(&self) -> Result<BTreeMap<Ipv4Addr, Ipv4Network>, MapsError> {
+        let entries = self.nodes.map.iter().map(|entry| entry.map(|(node, key)| (node.into(), self.subnet(key))));
+        self.nodes.check("read", entries.collect())
+    }
+
     /// What was exchanged with each remote subnet, all CPUs together.
     ///
     /// # Errors

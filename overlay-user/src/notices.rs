@@ -1,4 +1,4 @@
-//! A netlink socket that is told of changes, and on which one can ask what they have come to.
+//! A netlink socket that is told of changes, and a way to ask what they have come to.
 
 use std::io;
 use std::pin::Pin;
@@ -24,14 +24,13 @@ pub(crate) enum Notice {
 pub(crate) struct Notices {
     connection: Pin<Box<Connection<RouteNetlinkMessage>>>,
     messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    handle: Handle,
 }
 
 impl Notices {
     /// Listens to `groups` in the calling thread's network namespace. Must be called in a tokio runtime.
     pub(crate) fn new(groups: &[MulticastGroup]) -> io::Result<Self> {
-        let (connection, handle, messages) = rtnetlink::new_multicast_connection(groups)?;
-        Ok(Self { connection: Box::pin(connection), messages, handle })
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(groups)?;
+        Ok(Self { connection: Box::pin(connection), messages })
     }
 
     /// Waits for the next notice. Dropping the future loses none.
@@ -49,14 +48,17 @@ impl Notices {
             }
         }
     }
+}
 
-    /// Asks the kernel something on the same socket.
-    pub(crate) async fn ask<T>(&mut self, question: impl AsyncFnOnce(&Handle) -> T) -> io::Result<T> {
-        let handle = self.handle.clone();
-        tokio::select! {
-            answer = question(&handle) => Ok(answer),
-            () = &mut self.connection => Err(closed()),
-        }
+/// Asks the kernel something, on a socket of its own.
+///
+/// The kernel answers one listing at a time on a socket: one that was given up half way would make the next one fail
+/// with EBUSY. Here it is closed with its socket.
+pub(crate) async fn ask<T>(question: impl AsyncFnOnce(&Handle) -> T) -> io::Result<T> {
+    let (connection, handle, _notices) = rtnetlink::new_connection()?;
+    tokio::select! {
+        answer = question(&handle) => Ok(answer),
+        () = connection => Err(closed()),
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! RUNDIR/agent.lock          held by the one agent of this node; its pid is inside
+//! RUNDIR/device              the name of the overlay device
 //! RUNDIR/bpf/                a bpffs, mounted here unless the directory is on one already
 //! RUNDIR/bpf/v1/maps/NAME    the maps that programs and agent share
-//! RUNDIR/bpf/v1/links/PROGRAM.IFINDEX   attached programs
+//! RUNDIR/bpf/v1/links/PROGRAM-IFINDEX   attached programs
 //! ```
 //!
 //! `v1` is the version of the layout of map keys and values.
@@ -33,6 +34,14 @@ pub enum RunDirError {
     #[error("create directory {path}: {source}; choose another with --run-dir")]
     Create {
         /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something of ours could not be removed.
+    #[error("remove {path}: {source}")]
+    Remove {
+        /// What.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -115,7 +124,7 @@ impl RunDir {
     /// [`RunDirError::Held`] when another agent has it.
     pub fn lock(&self) -> Result<RunDirLock, RunDirError> {
         create_dir(&self.path)?;
-        let path = self.path.join("agent.lock");
+        let path = self.lock_file();
         let failed = |source| RunDirError::Lock { path: path.clone(), source };
         let mut file =
             fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
@@ -133,21 +142,53 @@ impl RunDir {
         Ok(RunDirLock { _file: file })
     }
 
-    /// Takes away everything in the run directory: pins, mount, lock file, and the directory itself.
+    /// Takes away everything of ours in the run directory: pins, mount, files; and the directory, if it is empty then.
     ///
     /// # Errors
     /// When the bpffs is busy. What is missing already is no error.
     pub fn remove(&self) -> Result<(), RunDirError> {
         let bpf = self.bpf();
         ignore_missing(fs::remove_dir_all(bpf.join(LAYOUT)))
-            .map_err(|source| RunDirError::Create { path: bpf.join(LAYOUT), source })?;
+            .map_err(|source| RunDirError::Remove { path: bpf.join(LAYOUT), source })?;
         match umount2(&bpf, MntFlags::empty()) {
             // EINVAL: no mount point, the bpffs is somebody else's.
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
             Err(source) => return Err(RunDirError::Mount { action: "unmount", path: bpf, source }),
         }
-        ignore_missing(fs::remove_dir_all(&self.path))
-            .map_err(|source| RunDirError::Create { path: self.path.clone(), source })
+        for path in [self.lock_file(), self.device_file()] {
+            ignore_missing(fs::remove_file(&path)).map_err(|source| RunDirError::Remove { path, source })?;
+        }
+        for path in [bpf, self.path.clone()] {
+            remove_dir_if_empty(&path).map_err(|source| RunDirError::Remove { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the directory is there.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Whether an agent has set up a data path here, or has begun to.
+    #[must_use]
+    pub fn has_data_path(&self) -> bool {
+        self.maps().is_dir()
+    }
+
+    /// Notes the name of the overlay device, before it is made: whatever happens then, teardown knows it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn record_device(&self, name: &str) -> Result<(), RunDirError> {
+        let path = self.device_file();
+        fs::write(&path, name).map_err(|source| RunDirError::Create { path, source })
+    }
+
+    /// The name of the overlay device, if one was noted.
+    #[must_use]
+    pub fn device(&self) -> Option<String> {
+        fs::read_to_string(self.device_file()).ok()
     }
 
     /// Where the maps are pinned.
@@ -167,8 +208,15 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::Empty`] when nothing is pinned here.
     pub fn existing_maps(&self) -> Result<PathBuf, RunDirError> {
-        let maps = self.maps();
-        if maps.is_dir() { Ok(maps) } else { Err(RunDirError::Empty { path: self.path.clone() }) }
+        if self.has_data_path() { Ok(self.maps()) } else { Err(RunDirError::Empty { path: self.path.clone() }) }
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.path.join("agent.lock")
+    }
+
+    fn device_file(&self) -> PathBuf {
+        self.path.join("device")
     }
 
     fn bpf(&self) -> PathBuf {
@@ -186,6 +234,14 @@ fn create_dir(path: &Path) -> Result<(), RunDirError> {
 
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// Removes a directory of ours, unless somebody else keeps something in it.
+fn remove_dir_if_empty(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => ignore_missing(other),
+    }
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

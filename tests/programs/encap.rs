@@ -17,7 +17,7 @@ const SOURCE_PORT: u16 = 49_152;
 const ID: u16 = 0;
 
 /// Takes out what an encapsulating node may choose: the source port in the dynamic range and the identification.
-fn normalise(packet: &mut Vec<u8>) {
+fn normalise(packet: &mut [u8]) {
     let is_outer = packet.len() > 42 && packet[30..34] == REMOTE_NODE.octets();
     if !is_outer {
         return;

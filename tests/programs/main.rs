@@ -56,7 +56,7 @@ const XDP_DECAP: Hook = Hook { program: "xdp_decap", next: 2, drop: 1, taken: 2 
 
 /// Runs every case and reports all that differ, not the first alone. `normalise` takes out of a packet what a
 /// program may choose freely.
-fn check(hook: &Hook, encapsulation: Encapsulation, cases: &[Case], normalise: fn(&mut Vec<u8>)) {
+fn check(hook: &Hook, encapsulation: Encapsulation, cases: &[Case], normalise: fn(&mut [u8])) {
     let mut programs = Programs::load(encapsulation).expect("load the programs");
     let failures: Vec<String> = cases
         .iter()
@@ -77,7 +77,7 @@ fn check(hook: &Hook, encapsulation: Encapsulation, cases: &[Case], normalise: f
 }
 
 /// For programs that leave nothing to chance.
-fn exactly(_: &mut Vec<u8>) {}
+fn exactly(_: &mut [u8]) {}
 
 fn inner(source: Ipv4Addr, destination: Ipv4Addr) -> Ipv4 {
     Ipv4::new(source, destination, PROTO_UDP, udp(1000, 2000, b"what the containers say"))

@@ -3,9 +3,14 @@
 //! Everything here needs root and nothing here touches the machine it runs on: devices, routes and rules exist only
 //! in network namespaces without a name, files only in a `tmpfs` that one process sees. See [`sandbox`].
 
+pub mod cluster;
+pub mod counters;
 pub mod etcd;
 pub mod netns;
+pub mod node;
 pub mod packets;
 pub mod process;
 pub mod programs;
 pub mod sandbox;
+pub mod subnet_env;
+pub mod traffic;

@@ -4,22 +4,26 @@
 //! the last process in it has ended, so also when this process is killed.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     panic,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     thread,
 };
 
-use anyhow::{Context, Result};
-use nix::sched::{CloneFlags, setns, unshare};
+use anyhow::{Context, Result, ensure};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
 
-use crate::process;
+use crate::{process, sandbox};
 
 /// A network namespace without a name. Cloning yields another handle to the same namespace.
 #[derive(Debug, Clone)]
@@ -74,7 +78,7 @@ impl Netns {
 
     /// A command that runs `program` inside the namespace and dies with the thread that starts it.
     #[must_use]
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = process::command(program);
         let fd = Arc::clone(&self.fd);
         // SAFETY: between fork and exec only `setns` is called, a bare system call on a descriptor that stays open.
@@ -138,6 +142,25 @@ impl Netns {
         peer.ip(&format!("link set dev {peer_device} up")).map(drop)
     }
 
+    /// Gives the namespace a name that `ip netns` knows, in this mount namespace alone.
+    ///
+    /// From then on the namespace lives as long as the mount namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the caller is not in a sandbox: the name would outlive us. When the name is taken.
+    pub fn publish(&self, name: &str) -> Result<()> {
+        ensure!(sandbox::is_private(), "a name for a namespace outside a sandbox would outlive it");
+        let path = Path::new("/run/netns").join(name);
+        let publish = || -> Result<()> {
+            fs::create_dir_all("/run/netns")?;
+            File::create_new(&path)?;
+            mount(Some(&self.path()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            Ok(())
+        };
+        publish().with_context(|| format!("name a network namespace {}", path.display()))
+    }
+
     /// A path under which programs can open the namespace (`ip link ... netns PATH`, `nsenter --net=PATH`).
     ///
     /// It is valid as long as this handle.
@@ -170,6 +193,18 @@ mod tests {
         right.ip("address add 192.0.2.2/24 dev b").unwrap();
         process::output(left.command("ping").args(["-q", "-c1", "-W5", "192.0.2.2"])).unwrap();
         assert!(right.ip("link show b").unwrap().contains("mtu 1400"));
+    }
+
+    #[test]
+    fn a_published_name_is_known_inside_the_sandbox_only() {
+        let name = format!("published-{}", std::process::id());
+        let netns = Netns::new().unwrap();
+        assert!(netns.publish(&name).is_err());
+        sandbox::isolated(|| {
+            netns.publish(&name).unwrap();
+            assert!(process::output(process::command("ip").args(["netns", "list"])).unwrap().contains(&name));
+        });
+        assert!(!Path::new("/run/netns").join(&name).exists());
     }
 
     #[test]

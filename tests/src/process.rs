@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::{
     sys::{
         prctl,
@@ -124,7 +124,7 @@ impl Process {
     /// When it still runs after `limit`: with the end of its log.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let what = format!("{} to end", self.name);
-        wait_for(&what, limit, || self.ended()).with_context(|| self.tail())
+        wait_for(&what, limit, || self.ended()).map_err(|error| self.with_tail(&error))
     }
 
     /// Kills the process and waits for its end.
@@ -151,7 +151,7 @@ impl Process {
             (None, Some(status)) => bail!("{} ended before {what} ({})", self.name, describe(status)),
             (state, _) => Ok(state),
         });
-        outcome.with_context(|| self.tail())
+        outcome.map_err(|error| self.with_tail(&error))
     }
 
     /// Everything the process has written so far.
@@ -160,12 +160,20 @@ impl Process {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
+    /// The error on one line, and below it the end of the log.
+    fn with_tail(&self, error: &anyhow::Error) -> anyhow::Error {
+        anyhow!("{error:#}\n{}", self.tail())
+    }
+
     /// The last lines of the log, under a heading.
     #[must_use]
     pub fn tail(&self) -> String {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         let last = &lines[lines.len().saturating_sub(TAIL)..];
+        if last.is_empty() {
+            return format!("{} wrote nothing", self.name);
+        }
         format!("last lines of {}:\n  {}", self.name, last.join("\n  "))
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     toolchain::{self, Toolchain},
 };
 
-/// What every step leaves out: the crate that compiles for a BPF target only.
+/// The crates that compile for the host: all but one.
 const HOST: [&str; 4] = ["--workspace", "--exclude", "overlay-ebpf", "--locked"];
 
 /// Checks formatting, lints and documentation.
@@ -23,8 +23,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let toolchain = toolchain::find().map_err(|missing| anyhow!("{missing}"))?;
     step("format", cargo().args(["fmt", "--all", "--check"]))?;
     step("clippy", cargo().arg("clippy").args(HOST).args(["--all-targets", "--", "-D", "warnings"]))?;
-    step("clippy for the eBPF programs", &mut ebpf_clippy(&toolchain))?;
+    step("clippy, eBPF programs", ebpf(&toolchain, "clippy").args(["--", "-D", "warnings"]))?;
     step("documentation", cargo().arg("doc").args(HOST).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?;
+    step("documentation, eBPF programs", ebpf(&toolchain, "doc").arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings"))?;
     println!("check: ok");
     Ok(())
 }
@@ -33,14 +34,14 @@ fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
     command::step(name, || command::run(command))
 }
 
-/// Clippy on the programs and on the crates they share with the host, as they are compiled for BPF.
-fn ebpf_clippy(toolchain: &Toolchain) -> Command {
-    let mut clippy = Command::new("rustup");
-    clippy.args(["run", &toolchain.name, "cargo", "clippy", "--package", "overlay-ebpf", "--locked", "--release"]);
-    clippy.args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--target-dir", "target/ebpf"]);
-    clippy.args(["--", "-D", "warnings"]).current_dir(command::workspace());
+/// A command of cargo on the eBPF programs, and on the workspace's crates in them, as they are compiled for BPF.
+fn ebpf(toolchain: &Toolchain, subcommand: &str) -> Command {
+    let mut cargo = Command::new("rustup");
+    cargo.args(["run", &toolchain.name, "cargo", subcommand, "--package", "overlay-ebpf", "--release", "--locked"]);
+    cargo.args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--target-dir", "target/ebpf"]);
+    cargo.current_dir(command::workspace());
     // As in the build script: `-Z` with a stable rustc, and which registers the context of a probe has.
-    clippy.env("RUSTC_BOOTSTRAP", "1");
-    clippy.env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH));
-    clippy
+    cargo.env("RUSTC_BOOTSTRAP", "1");
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH));
+    cargo
 }

@@ -52,7 +52,7 @@ pub enum LinkError {
     },
     /// The overlay network is routed elsewhere.
     #[error(
-        "route {network} to {name}: it is routed to {holder} already; remove that route with `ip route del {network} dev {holder}`"
+        "route {network} to {name}: it is routed to {holder} already; stop what routes it there (flanneld for flannel*), then run `ip route del {network} dev {holder}`"
     )]
     RouteTaken {
         /// The overlay network.

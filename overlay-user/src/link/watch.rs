@@ -4,7 +4,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
 
-use crate::notices::{Notice, Notices};
+use crate::notices::{Notice, Notices, ask};
 
 use super::{Device, LinkConfig, LinkError, OverlayLink, address, configure, links, mac, message};
 
@@ -60,8 +60,7 @@ impl LinkWatch {
                 let notice = self.notices.next().await.map_err(LinkError::Socket)?;
                 self.stale = concerns(&notice, self.ifindex);
             }
-            let Self { notices, config, ifindex, .. } = self;
-            let event = notices.ask(async |handle| inspect(handle, config, *ifindex).await).await;
+            let event = ask(async |handle| inspect(handle, &self.config, self.ifindex).await).await;
             self.stale = false;
             if let Some(event) = event.map_err(LinkError::Socket)?? {
                 return Ok(event);

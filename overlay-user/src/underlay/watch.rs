@@ -7,7 +7,7 @@ use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 
-use crate::notices::{Notice, Notices};
+use crate::notices::{Notice, Notices, ask};
 
 use super::choose::preferred;
 use super::{Interface, Underlay, UnderlayError, read};
@@ -90,7 +90,7 @@ impl Watch {
                 self.note(&notice);
                 continue;
             }
-            let interfaces = self.notices.ask(async |handle| read::interfaces(handle).await).await;
+            let interfaces = ask(async |handle| read::interfaces(handle).await).await;
             let interfaces = interfaces.map_err(UnderlayError::Socket)??;
             self.stale = false;
             let now = observe(&self.known, &interfaces);

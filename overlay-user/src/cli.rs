@@ -1,0 +1,209 @@
+//! The command line as clap sees it; nothing else.
+
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An eBPF overlay network for container hosts.
+#[derive(Debug, Parser)]
+#[command(name = "overlay", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the node agent: take a subnet, keep the data path equal to the datastore
+    Agent(AgentArgs),
+    /// Look into the maps that the programs read and write
+    #[command(subcommand)]
+    Map(MapCommand),
+    /// Take away everything that agents have left on this node
+    Teardown(RunDirArgs),
+}
+
+/// Options of `overlay agent`. Those that flanneld has carry flanneld's names, on the command line and in the
+/// environment.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Where the cluster's config and leases are
+    #[command(flatten)]
+    pub datastore: DatastoreArgs,
+    /// Underlay interface, by name or address; the first that exists is taken
+    #[arg(long, env = "FLANNELD_IFACE", value_delimiter = ',', value_name = "NAME|ADDRESS")]
+    pub iface: Vec<String>,
+    /// Underlay interface, by a pattern for addresses, then names; tried after --iface
+    #[arg(long, env = "FLANNELD_IFACE_REGEX", value_name = "REGEX")]
+    pub iface_regex: Vec<String>,
+    /// Underlay interface, by the route to this address; tried last
+    #[arg(long, env = "FLANNELD_IFACE_CAN_REACH", value_name = "ADDRESS")]
+    pub iface_can_reach: Option<IpAddr>,
+    /// Address that other nodes reach this one at [default: the underlay interface's]
+    #[arg(long, env = "FLANNELD_PUBLIC_IP", value_name = "ADDRESS")]
+    pub public_ip: Option<Ipv4Addr>,
+    /// File that tells Docker and CNI about this node's subnet
+    #[arg(long, env = "FLANNELD_SUBNET_FILE", value_name = "FILE", default_value = "/run/flannel/subnet.env")]
+    pub subnet_file: PathBuf,
+    /// Renew the lease when it has this many minutes left
+    #[arg(long, env = "FLANNELD_SUBNET_LEASE_RENEW_MARGIN", value_name = "MINUTES", default_value_t = 60,
+          value_parser = clap::value_parser!(u32).range(1..=1439))]
+    pub subnet_lease_renew_margin: u32,
+    /// Where the data path lives while no agent does
+    #[command(flatten)]
+    pub run_dir: RunDirArgs,
+    /// Where outer packets are decapsulated
+    #[arg(long, env = "OVERLAY_DECAP", value_enum, default_value_t = Decap::Auto)]
+    pub decap: Decap,
+    /// Take the data path away when the agent stops, instead of leaving it to forward
+    #[arg(long, env = "OVERLAY_TEARDOWN_ON_EXIT")]
+    pub teardown_on_exit: bool,
+}
+
+/// Where the cluster's config and leases are, and how to get there.
+#[derive(Debug, Args)]
+pub struct DatastoreArgs {
+    /// `etcd`, or `file:DIR` for a machine, a lab or a static cluster without etcd
+    #[arg(long, env = "OVERLAY_DATASTORE", value_name = "etcd|file:DIR", default_value = "etcd")]
+    pub datastore: String,
+    /// etcd's client URLs
+    #[arg(
+        long,
+        env = "FLANNELD_ETCD_ENDPOINTS",
+        value_delimiter = ',',
+        value_name = "URL",
+        default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379"
+    )]
+    pub etcd_endpoints: Vec<String>,
+    /// Prefix of etcd's keys
+    #[arg(long, env = "FLANNELD_ETCD_PREFIX", value_name = "PREFIX", default_value = "/coreos.com/network")]
+    pub etcd_prefix: String,
+    /// Client's key for etcd
+    #[arg(long, env = "FLANNELD_ETCD_KEYFILE", value_name = "FILE", requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Client's certificate for etcd
+    #[arg(long, env = "FLANNELD_ETCD_CERTFILE", value_name = "FILE", requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Authority that signs etcd's certificates
+    #[arg(long, env = "FLANNELD_ETCD_CAFILE", value_name = "FILE")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// User name for etcd
+    #[arg(long, env = "FLANNELD_ETCD_USERNAME", value_name = "NAME", requires = "etcd_password")]
+    pub etcd_username: Option<String>,
+    /// Password for etcd; better given in the environment, where `ps` does not show it
+    #[arg(
+        long,
+        env = "FLANNELD_ETCD_PASSWORD",
+        value_name = "PASSWORD",
+        requires = "etcd_username",
+        hide_env_values = true
+    )]
+    pub etcd_password: Option<String>,
+}
+
+/// The directory of pinned programs and maps.
+#[derive(Debug, Args)]
+pub struct RunDirArgs {
+    /// Directory with the pinned programs and maps
+    #[arg(long, env = "OVERLAY_RUN_DIR", value_name = "DIR", default_value = "/run/overlay")]
+    pub run_dir: PathBuf,
+}
+
+/// Subcommands of `overlay map`.
+#[derive(Debug, Subcommand)]
+pub enum MapCommand {
+    /// List the maps
+    List(RunDirArgs),
+    /// Print what a map holds, decoded; needs no running agent
+    Dump {
+        /// The map, as `overlay map list` names it
+        #[arg(ignore_case = true)]
+        name: String,
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        /// Where the maps are
+        #[command(flatten)]
+        run_dir: RunDirArgs,
+    },
+}
+
+/// How to print what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns, for people.
+    Table,
+    /// JSON, for programs.
+    Json,
+}
+
+/// Where outer packets are decapsulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Decap {
+    /// XDP where the driver runs it natively and is no veth, else TC
+    Auto,
+    /// In TC, after the kernel has merged what belongs together
+    Tc,
+    /// In XDP, before the kernel builds a packet; needs a driver that runs XDP natively
+    Xdp,
+    /// In the kernel's own VXLAN device
+    Kernel,
+}
+
+/// The arguments of this process, with flanneld's `-name` turned into `--name`: Go programs take either, and unit
+/// files hold both.
+pub fn arguments(given: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    given.into_iter().map(|argument| match argument.to_str() {
+        Some(text) if is_go_flag(text) => OsString::from(format!("-{text}")),
+        _ => argument,
+    })
+}
+
+fn is_go_flag(argument: &str) -> bool {
+    argument.strip_prefix('-').is_some_and(|name| {
+        let name = name.split('=').next().unwrap_or_default();
+        name.len() > 1 && name.starts_with(|first: char| first.is_ascii_lowercase())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        Cli::parse_from(arguments(line.split(' ').map(OsString::from)))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flanneld_command_line_is_understood_with_one_dash_or_two() {
+        for line in [
+            "overlay agent -etcd-endpoints=http://a:1,http://b:2 -iface=eth1 -iface=eth2 -o",
+            "overlay agent --etcd-endpoints http://a:1,http://b:2 --iface eth1 --iface eth2 -o",
+        ] {
+            let Command::Agent(agent) = parse(line.trim_end_matches(" -o")).command else { panic!("no agent") };
+            assert_eq!(agent.datastore.etcd_endpoints, ["http://a:1", "http://b:2"]);
+            assert_eq!(agent.iface, ["eth1", "eth2"]);
+        }
+    }
+
+    #[test]
+    fn short_options_stay_short() {
+        let Command::Map(MapCommand::Dump { output, .. }) = parse("overlay map dump routes -o json").command else {
+            panic!("no map dump")
+        };
+        assert_eq!(output, Output::Json);
+    }
+}

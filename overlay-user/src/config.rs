@@ -1,0 +1,131 @@
+//! [`AgentConfig`]: the agent's command line, checked once before anything is touched.
+
+use std::{path::PathBuf, time::Duration};
+
+use regex::Regex;
+
+use crate::{
+    cli::{AgentArgs, DatastoreArgs, Decap},
+    datastore::{DatastoreConfig, EtcdOptions, FileOptions},
+    rundir::RunDir,
+    underlay::UnderlayChoice,
+};
+
+/// What the agent was told.
+#[derive(Debug)]
+pub struct AgentConfig {
+    /// Where the cluster's config and leases are.
+    pub datastore: DatastoreConfig,
+    /// What was said about the underlay interface.
+    pub underlay: UnderlayChoice,
+    /// Where to write `subnet.env`.
+    pub subnet_file: PathBuf,
+    /// How long before its expiry the lease is renewed.
+    pub renew_margin: Duration,
+    /// Where the data path lives.
+    pub run_dir: RunDir,
+    /// Where outer packets are decapsulated.
+    pub decap: Decap,
+    /// Whether to take the data path away at the end.
+    pub teardown_on_exit: bool,
+}
+
+/// An option that clap cannot judge has a wrong value. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionError {
+    /// No datastore of this kind.
+    #[error("--datastore {0:?}: must be etcd or file:DIR")]
+    Datastore(String),
+    /// No pattern.
+    #[error("--iface-regex {pattern:?}: {}", .source.to_string().lines().last().unwrap_or_default().trim())]
+    Regex {
+        /// The value.
+        pattern: String,
+        /// Why it is none.
+        source: regex::Error,
+    },
+}
+
+impl TryFrom<AgentArgs> for AgentConfig {
+    type Error = OptionError;
+
+    fn try_from(args: AgentArgs) -> Result<Self, OptionError> {
+        let pattern = |pattern: String| Regex::new(&pattern).map_err(|source| OptionError::Regex { pattern, source });
+        Ok(Self {
+            datastore: args.datastore.try_into()?,
+            underlay: UnderlayChoice {
+                iface: args.iface,
+                iface_regex: args.iface_regex.into_iter().map(pattern).collect::<Result<_, _>>()?,
+                iface_can_reach: args.iface_can_reach,
+                public_ip: args.public_ip,
+            },
+            subnet_file: args.subnet_file,
+            renew_margin: Duration::from_secs(60) * args.subnet_lease_renew_margin,
+            run_dir: RunDir::new(&args.run_dir.run_dir),
+            decap: args.decap,
+            teardown_on_exit: args.teardown_on_exit,
+        })
+    }
+}
+
+impl TryFrom<DatastoreArgs> for DatastoreConfig {
+    type Error = OptionError;
+
+    fn try_from(args: DatastoreArgs) -> Result<Self, OptionError> {
+        match args.datastore.split_once(':') {
+            Some(("file", directory)) if !directory.is_empty() => Ok(Self::File(FileOptions::new(directory))),
+            None if args.datastore == "etcd" => Ok(Self::Etcd(EtcdOptions {
+                endpoints: EtcdOptions::endpoints_from(&args.etcd_endpoints.join(",")),
+                prefix: args.etcd_prefix.trim_end_matches('/').to_owned(),
+                cert_file: args.etcd_certfile,
+                key_file: args.etcd_keyfile,
+                ca_file: args.etcd_cafile,
+                user: args.etcd_username.zip(args.etcd_password),
+                ..EtcdOptions::default()
+            })),
+            _ => Err(OptionError::Datastore(args.datastore)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn config(line: &str) -> Result<AgentConfig, OptionError> {
+        let Command::Agent(args) = Cli::parse_from(line.split(' ')).command else { panic!("no agent") };
+        args.try_into()
+    }
+
+    #[test]
+    fn without_options_the_agent_is_flanneld() {
+        let config = config("overlay agent").unwrap();
+        let DatastoreConfig::Etcd(etcd) = config.datastore else { panic!("no etcd") };
+        assert_eq!(etcd.prefix, "/coreos.com/network");
+        assert_eq!(etcd.endpoints, ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]);
+        assert_eq!(config.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
+        assert_eq!(config.renew_margin, Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_directory_can_be_the_datastore() {
+        let config = config("overlay agent --datastore file:/srv/overlay").unwrap();
+        let DatastoreConfig::File(file) = config.datastore else { panic!("no file") };
+        assert_eq!(file.directory, PathBuf::from("/srv/overlay"));
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_their_option() {
+        for (line, words) in [
+            ("overlay agent --datastore redis", "--datastore \"redis\""),
+            ("overlay agent --datastore file:", "--datastore \"file:\""),
+            ("overlay agent --iface-regex eth(", "--iface-regex \"eth(\""),
+        ] {
+            let error = config(line).map(|_| ()).unwrap_err().to_string();
+            assert!(error.starts_with(words) && !error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Taking a subnet.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ask::{self, Answer};
+use super::{Claim, Holder, same_node};
+use crate::allocate::{self, NetworkFull};
+use crate::backoff::Backoff;
+use crate::datastore::{Created, Datastore, DatastoreError, Entry, Lifetime, Replaced, Revision, Scope};
+use crate::lease::{Backend, Lease, SubnetKey};
+use crate::network::NetworkConfig;
+
+/// How often a subnet that another node took under our nose is given up for another one.
+const ATTEMPTS: u32 = 100;
+
+/// Why no subnet could be taken. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    /// The datastore failed.
+    #[error(transparent)]
+    Datastore(#[from] DatastoreError),
+    /// Every subnet is leased.
+    #[error(transparent)]
+    Full(#[from] NetworkFull),
+    /// Another node that is alive has our PublicIP.
+    #[error(
+        "PublicIP {public_ip} belongs to another node, which holds {subnet} and answers; choose this node's own address with --iface or --public-ip"
+    )]
+    Duplicate {
+        /// The address that both have.
+        public_ip: Ipv4Addr,
+        /// What the other one holds.
+        subnet: SubnetKey,
+    },
+    /// Others were faster, every time.
+    #[error("take a subnet: other nodes changed the leases first, {ATTEMPTS} times in a row")]
+    Contended,
+}
+
+/// Takes a subnet: the lease with our PublicIP, else the previous subnet if it is free, else one by chance. A race that
+/// is lost is run again with the new leases.
+///
+/// # Errors
+/// [`AcquireError`]; a [transient](DatastoreError::is_transient) one of the datastore is worth another try.
+pub async fn acquire(store: Arc<dyn Datastore>, config: &NetworkConfig, claim: &Claim) -> Result<Holder, AcquireError> {
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+    for _ in 0..ATTEMPTS {
+        let snapshot = store.snapshot(&Scope::Everything).await?;
+        let leases = Leases::sort(&snapshot.entries, config, claim);
+        let attempt = Attempt { store: &*store, config, claim, leases };
+        if let Some((subnet, revision, lifetime)) = attempt.run().await? {
+            let lease = Lease { subnet, node: claim.node.clone() };
+            let renew_margin = claim.renew_margin;
+            let mut holder = Holder { store, lease, revision, lifetime, expires: None, renew_margin };
+            holder.holds(revision, lifetime);
+            return Ok(holder);
+        }
+        tracing::debug!("another node was faster, choosing again");
+        backoff.wait().await;
+    }
+    Err(AcquireError::Contended)
+}
+
+/// What the listing means to us.
+struct Leases<'a> {
+    /// The lease with our PublicIP, the best one if there are several.
+    mine: Option<(&'a Entry, Lease)>,
+    /// Subnets that are taken: all other keys, whether their values make sense or not.
+    others: Vec<SubnetKey>,
+}
+
+impl<'a> Leases<'a> {
+    fn sort(entries: &'a [Entry], config: &NetworkConfig, claim: &Claim) -> Self {
+        let mut mine: Vec<(&Entry, Lease)> = Vec::new();
+        let mut others = Vec::new();
+        for entry in entries {
+            let Ok(subnet) = entry.key.parse::<SubnetKey>() else { continue };
+            match Lease::parse(&entry.key, &entry.value) {
+                Ok(lease) if same_node(&lease.node, &claim.node) => mine.push((entry, lease)),
+                _ => others.push(subnet),
+            }
+        }
+        mine.sort_by_key(|(_, lease)| (!is_previous(claim, lease.subnet), !allocate::fits(config, &lease.subnet)));
+        others.extend(mine.iter().skip(1).map(|(_, lease)| lease.subnet));
+        Self { mine: mine.into_iter().next(), others }
+    }
+}
+
+/// One try with one listing. `None` where the listing turned out to be old.
+struct Attempt<'a> {
+    store: &'a dyn Datastore,
+    config: &'a NetworkConfig,
+    claim: &'a Claim,
+    leases: Leases<'a>,
+}
+
+type Taken = (SubnetKey, Revision, Lifetime);
+
+impl Attempt<'_> {
+    async fn run(&self) -> Result<Option<Taken>, AcquireError> {
+        let mine = self.leases.mine.as_ref();
+        let wanted = mine.map(|(_, lease)| &lease.subnet);
+        let subnet = allocate::choose(self.config, wanted, self.claim.previous, &self.leases.others, &mut rand::rng())?;
+        match mine {
+            Some((entry, lease)) if lease.subnet == subnet => self.take_over(entry, lease).await,
+            _ => self.create(subnet).await,
+        }
+    }
+
+    /// Renews a lease that carries our PublicIP, unless somebody else is there to keep it.
+    async fn take_over(&self, entry: &Entry, lease: &Lease) -> Result<Option<Taken>, AcquireError> {
+        let mut revision = entry.revision;
+        if !self.is_known_to_be_ours(lease) && self.may_have_a_holder(lease) {
+            tracing::info!(subnet = %lease.subnet, public_ip = %lease.node.public_ip, "our PublicIP has a lease that we do not know: asking its holder");
+            match ask::ask(self.store, entry, self.claim.answer_wait).await? {
+                Answer::Silence(asked) => revision = asked,
+                Answer::Changed => return Ok(None),
+                Answer::Alive => {
+                    let public_ip = lease.node.public_ip;
+                    return Err(AcquireError::Duplicate { public_ip, subnet: lease.subnet });
+                }
+            }
+        }
+        // A reservation stays one.
+        let lifetime = if entry.permanent { Lifetime::Permanent } else { Lifetime::Ttl };
+        match self.store.replace(&entry.key, revision, &self.claim.node.to_value(), lifetime).await? {
+            Replaced::Yes(revision) => Ok(Some((lease.subnet, revision, lifetime))),
+            Replaced::Changed(_) => Ok(None),
+        }
+    }
+
+    async fn create(&self, subnet: SubnetKey) -> Result<Option<Taken>, AcquireError> {
+        let key = subnet.to_string();
+        let Created::Yes(revision) = self.store.create(&key, &self.claim.node.to_value(), Lifetime::Ttl).await? else {
+            return Ok(None);
+        };
+        self.drop_unfit().await?;
+        Ok(Some((subnet, revision, Lifetime::Ttl)))
+    }
+
+    /// Deletes the lease that we have just given up, because the network config has changed. Others would send to it.
+    async fn drop_unfit(&self) -> Result<(), DatastoreError> {
+        let Some((entry, _)) = self.leases.mine.as_ref().filter(|(entry, _)| !entry.permanent) else { return Ok(()) };
+        let deleted = self.store.delete(&entry.key, entry.revision).await?;
+        tracing::info!(lease = entry.key, deleted, "our old lease no longer fits the network config");
+        Ok(())
+    }
+
+    fn is_known_to_be_ours(&self, lease: &Lease) -> bool {
+        let drawn = matches!(lease.node.backend, Backend::Vxlan { .. });
+        is_previous(self.claim, lease.subnet) || (drawn && lease.node.backend == self.claim.node.backend)
+    }
+
+    fn may_have_a_holder(&self, lease: &Lease) -> bool {
+        lease.node.backend.name() == self.claim.node.backend.name()
+    }
+}
+
+/// Whether `subnet.env` names the subnet.
+fn is_previous(claim: &Claim, subnet: SubnetKey) -> bool {
+    let v4 = claim.previous.v4.is_some_and(|net| net.network() == subnet.v4.ip() && net.prefix() == subnet.v4.prefix());
+    let v6 = claim.previous.v6.zip(subnet.v6);
+    v4 || v6.is_some_and(|(net, subnet)| net.network() == subnet.ip() && net.prefix() == subnet.prefix())
+}

@@ -1,0 +1,249 @@
+//! The overlay on this node: device, programs, maps. Set up once, adjusted while the agent runs, left behind when it
+//! goes, taken away by [`take_down`].
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+
+use anyhow::{Context as _, Result, bail};
+use ipnetwork::Ipv4Network;
+use overlay_common::{Encapsulation, LocalNode, Route, Vtep};
+use rtnetlink::Handle;
+
+use crate::{
+    cli::Decap,
+    link::{self, LinkConfig, LinkKind, OverlayLink, VxlanConfig},
+    listener::{Listener, Sources},
+    loader::{Interface, Programs},
+    maps::{LocalNodeMap, Routes},
+    network::Backend,
+    routes::RouteChange,
+    rundir::RunDir,
+    underlay::Underlay,
+};
+
+/// What the overlay on this node has to be, as config, datastore and interfaces say.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How packets travel.
+    pub backend: Backend,
+    /// The overlay network.
+    pub network: Ipv4Network,
+    /// The subnet that this node owns.
+    pub subnet: Ipv4Network,
+    /// The underlay interface.
+    pub underlay: Underlay,
+    /// MAC address of the overlay device, as the lease says it.
+    pub mac: [u8; 6],
+    /// MTU of the overlay device in bytes.
+    pub mtu: u32,
+    /// Where outer packets are decapsulated.
+    pub decap: Decap,
+}
+
+/// The overlay on this node.
+pub struct Node {
+    plan: Plan,
+    handle: Handle,
+    link: OverlayLink,
+    programs: Programs,
+    routes: Routes,
+    local: LocalNodeMap,
+}
+
+impl Node {
+    /// Sets up device, maps and programs, or takes over those of an earlier agent. Nothing is attached yet: see
+    /// [`attach`](Self::attach).
+    ///
+    /// # Errors
+    /// When the kernel refuses something; what was set up then stays for [`take_down`].
+    pub async fn set_up(handle: &Handle, run_dir: &RunDir, plan: Plan) -> Result<Self> {
+        let config = plan.link();
+        run_dir.prepare()?;
+        run_dir.record_device(&config.name())?;
+        let link = link::set_up(handle, &config).await?;
+        let programs = Programs::load(run_dir, plan.backend.encapsulation())?;
+        let mut local = LocalNodeMap::open(&run_dir.maps())?;
+        local.set(plan.local_node(plan.subnet.ip(), link.ifindex))?;
+        let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
+        Ok(Self { plan, handle: handle.clone(), link, programs, routes, local })
+    }
+
+    /// Attaches the programs; packets flow from here on. Programs of an earlier agent are replaced in their place.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach(&mut self) -> Result<()> {
+        let overlay = Interface { name: &self.link.name, index: self.link.ifindex };
+        let underlay = Interface { name: &self.plan.underlay.name, index: self.plan.underlay.ifindex };
+        self.programs.attach_to_overlay(overlay)?;
+        self.programs.attach_from_underlay(underlay)?;
+        let mut attached = vec![("to_overlay", overlay.index), ("from_underlay", underlay.index)];
+        if self.plan.decap == Decap::Xdp {
+            self.programs.attach_xdp_decap(underlay)?;
+            attached.push(("xdp_decap", underlay.index));
+        }
+        Ok(self.programs.detach_all_but(&attached)?)
+    }
+
+    /// Makes the routes equal to `wanted`. Returns how many changed.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn reconcile(&mut self, wanted: &BTreeMap<Ipv4Network, Route>) -> Result<usize> {
+        Ok(self.routes.reconcile(wanted)?)
+    }
+
+    /// Applies one change to the routes.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn change_route(&mut self, change: RouteChange) -> Result<()> {
+        match change {
+            RouteChange::Set { subnet, route } => {
+                self.routes.set(subnet, route)?;
+                tracing::info!(%subnet, next_hop = %route.next_hop(), "route set");
+            }
+            RouteChange::Remove { subnet } => {
+                self.routes.remove(subnet)?;
+                tracing::info!(%subnet, "route removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims our subnet, or stops claiming it: then nothing comes in for it and nothing goes out from it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn claim_subnet(&mut self, claim: bool) -> Result<()> {
+        // No address lies in a subnet that begins at 0.0.0.0, as long as it is not ours.
+        let subnet = if claim { self.plan.subnet.ip() } else { Ipv4Addr::UNSPECIFIED };
+        Ok(self.local.set(self.plan.local_node(subnet, self.link.ifindex))?)
+    }
+
+    /// Gives the overlay device the MTU that fits another MTU of the underlay. Returns it, in bytes.
+    ///
+    /// # Errors
+    /// When it is too small, or the kernel refuses.
+    pub async fn follow_mtu(&mut self, underlay_mtu: u32) -> Result<u32> {
+        self.plan.underlay.mtu = underlay_mtu;
+        self.plan.mtu = self.plan.underlay.overlay_mtu(self.plan.backend.encapsulation().overhead())?;
+        link::set_mtu(&self.handle, self.link.ifindex, self.plan.mtu).await?;
+        Ok(self.plan.mtu)
+    }
+
+    /// Attaches to the underlay interface after it has come back.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn follow_underlay(&mut self, underlay: Underlay) -> Result<()> {
+        self.plan.underlay = underlay;
+        self.claim_subnet(true)?;
+        self.attach()
+    }
+
+    /// What the overlay on this node is.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Takes in what the kernel has to reassemble (`udp` encapsulation), on `listener`, until the process ends.
+    pub fn serve_fragments(&mut self, listener: Listener, maps: &Path) -> Result<()> {
+        let Some(tap) = self.link.tap.take() else { return Ok(()) };
+        let sources = MapSources { routes: Routes::open(maps, self.plan.subnet.prefix())?, subnet: self.plan.subnet };
+        let mac = self.link.mac;
+        tokio::spawn(async move {
+            let outcome = listener
+                .run(&tap, mac, &sources, |received| {
+                    tracing::debug!(accepted = received.accepted, refused = received.refused, "reassembled packets");
+                })
+                .await;
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "fragmented outer packets no longer come in");
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn link(&self) -> LinkConfig {
+        let kind = match self.backend {
+            Backend::Udp { .. } => LinkKind::Udp,
+            Backend::Vxlan { vni, port, .. } => LinkKind::Vxlan(VxlanConfig {
+                vni,
+                port,
+                local: self.underlay.address,
+                underlay_ifindex: self.underlay.ifindex,
+            }),
+        };
+        LinkConfig { kind, network: self.network, subnet: self.subnet, mtu: self.mtu, mac: Some(self.mac) }
+    }
+
+    fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32) -> LocalNode {
+        let vni = match self.backend {
+            Backend::Udp { .. } => 0,
+            Backend::Vxlan { vni, .. } => vni,
+        };
+        let vtep = Vtep { address: self.underlay.address, mac: self.mac, port: self.backend.port(), vni };
+        LocalNode::new(
+            &vtep,
+            (self.network.ip(), self.network.prefix()),
+            (subnet, self.subnet.prefix()),
+            self.underlay.ifindex,
+            overlay_ifindex,
+        )
+    }
+}
+
+/// The name of the overlay device for `backend`.
+#[must_use]
+pub fn device_name(backend: &Backend) -> String {
+    match backend {
+        Backend::Udp { .. } => format!("{}0", link::NAME_PREFIX),
+        Backend::Vxlan { vni, .. } => format!("{}{vni}", link::NAME_PREFIX),
+    }
+}
+
+/// Refuses a way to decapsulate that the encapsulation does not have.
+///
+/// # Errors
+/// One line that names both.
+pub fn check_decap(decap: Decap, encapsulation: Encapsulation) -> Result<()> {
+    match (decap, encapsulation) {
+        (Decap::Kernel, Encapsulation::Udp) => {
+            bail!("--decap kernel: the kernel cannot decapsulate the udp backend; use tc or xdp")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes away everything that agents have left in `run_dir` and its overlay device. What is missing is no error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
+    let device = run_dir.device();
+    // Pins first: programs detach, so that the device does not drop packets with them half gone.
+    run_dir.remove()?;
+    if let Some(device) = device {
+        link::remove(handle, &device).await.with_context(|| format!("remove device {device}"))?;
+    }
+    Ok(())
+}
+
+/// The check of reassembled packets, by the routes in the maps.
+struct MapSources {
+    routes: Routes,
+    subnet: Ipv4Network,
+}
+
+impl Sources for MapSources {
+    fn accepts(&self, node: Ipv4Addr, inner_source: Ipv4Addr) -> bool {
+        self.routes.owns(node, inner_source).unwrap_or(false)
+    }
+
+    fn is_ours(&self, inner_destination: Ipv4Addr) -> bool {
+        self.subnet.contains(inner_destination)
+    }
+}

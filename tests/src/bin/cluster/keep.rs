@@ -1,0 +1,32 @@
+//! `--keep`: leaves the cluster up, and says how to enter and how to end it.
+
+use anyhow::Result;
+use overlay_tests::{cluster::Cluster, sandbox::Contained};
+
+/// Prints how to enter the cluster, ends the parent with exit code `code`, and stays until somebody ends it.
+///
+/// # Errors
+///
+/// When a namespace cannot be given a name, or the process cannot stay.
+pub(crate) fn keep(cluster: &Cluster, contained: Contained, code: u8) -> Result<()> {
+    let pid = contained.pid_outside();
+    let enter = format!("nsenter --target {pid} --mount --pid");
+    cluster.underlay().publish("underlay")?;
+    println!("\nThe cluster stays up. Enter a node or a container:");
+    for node in cluster.nodes() {
+        let (name, address) = (node.name(), node.container().address);
+        let container = format!("container-{name}");
+        node.netns().publish(name)?;
+        node.container().netns.publish(&container)?;
+        println!("  {enter} --net=/proc/{pid}/root/run/netns/{name} bash");
+        println!("  {enter} --net=/proc/{pid}/root/run/netns/{container} bash   # {address}");
+    }
+    println!("Read a node's maps, and its agent's log:");
+    for node in cluster.nodes() {
+        let (program, run_dir) = (node.overlay(), node.run_dir().display());
+        println!("  {enter} {} map dump ROUTES --run-dir {run_dir}", program.get_program().display());
+        println!("  {enter} tail -f {run_dir}/agent.log");
+    }
+    println!("End all of it:\n  kill {pid}");
+    contained.stay(code)
+}

@@ -1,0 +1,282 @@
+//! [`Cluster`]: nodes on one underlay, a datastore, an agent and a container per node.
+//!
+//! ```text
+//!  node1 --eth0--+                       192.168.50.1
+//!  node2 --eth0--+-- underlay (bridge)   192.168.50.2
+//!  etcd  --eth0--+                       192.168.50.254
+//! ```
+//!
+//! Every name above is a network namespace of its own. Build a cluster inside [`crate::sandbox`].
+
+use std::{
+    env, fmt, fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::{
+    etcd::Etcd,
+    netns::Netns,
+    node::{AgentCommand, Node, UNDERLAY_DEVICE},
+    sandbox,
+};
+
+/// Under which key etcd holds the network config: flannel's.
+pub const CONFIG_KEY: &str = "/coreos.com/network/config";
+
+/// The overlay network of a cluster, unless its network config says otherwise.
+pub const NETWORK: &str = "10.1.0.0/16";
+
+/// The most nodes that the underlay's /24 has room for beside etcd.
+pub const MAX_NODES: u8 = 250;
+
+/// The last byte of etcd's underlay address.
+const ETCD_HOST: u8 = 254;
+
+/// How long the nodes may take to learn about each other before that counts as a failure.
+const CONVERGED: Duration = Duration::from_secs(20);
+
+/// How packets cross the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// The inner packet is the payload of a UDP packet.
+    Udp,
+    /// VXLAN.
+    Vxlan,
+}
+
+impl fmt::Display for Backend {
+    /// As the network config names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Vxlan => "vxlan",
+        })
+    }
+}
+
+/// Where the leases are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Datastore {
+    /// A real etcd-server on the underlay.
+    Etcd,
+    /// A directory that all agents share.
+    File,
+}
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many nodes, at most [`MAX_NODES`].
+    pub nodes: u8,
+    /// How packets cross the underlay.
+    pub backend: Backend,
+    /// Where the leases are kept.
+    pub datastore: Datastore,
+    /// MTU of the underlay, in bytes.
+    pub underlay_mtu: u32,
+    /// More arguments for every agent.
+    pub agent_arguments: Vec<String>,
+}
+
+impl Default for Settings {
+    /// Two nodes with the udp backend and etcd.
+    fn default() -> Self {
+        Self {
+            nodes: 2,
+            backend: Backend::Udp,
+            datastore: Datastore::Etcd,
+            underlay_mtu: 1500,
+            agent_arguments: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// The network config that a cluster of these settings gets.
+    #[must_use]
+    pub fn network_config(&self) -> String {
+        format!(r#"{{"Network":"{NETWORK}","Backend":{{"Type":"{}"}}}}"#, self.backend)
+    }
+}
+
+/// The datastore of a running cluster.
+#[derive(Debug)]
+enum Store {
+    Etcd(Box<Etcd>),
+    File(PathBuf),
+}
+
+/// Nodes on one underlay. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    // Fields drop in this order: agents before what they use.
+    nodes: Vec<Node>,
+    store: Store,
+    underlay: Netns,
+    directory: TempDir,
+}
+
+impl Cluster {
+    /// Makes the underlay, the nodes and the datastore, and starts nothing else: no network config is written, no
+    /// agent is started.
+    ///
+    /// # Errors
+    ///
+    /// When a part cannot be made, as without root or without etcd.
+    pub fn new(settings: &Settings) -> Result<Self> {
+        ensure!((1..=MAX_NODES).contains(&settings.nodes), "{} nodes: 1 to {MAX_NODES} fit", settings.nodes);
+        let program = agent_program()?;
+        let directory = tempfile::Builder::new().prefix("cluster-").tempdir_in(sandbox::scratch())?;
+        let underlay = Netns::new()?;
+        underlay.bridge("underlay")?;
+        let store = match settings.datastore {
+            Datastore::Etcd => {
+                let netns = attach(&underlay, "etcd", ETCD_HOST, settings.underlay_mtu)?;
+                Store::Etcd(Box::new(Etcd::builder(&netns, underlay_address(ETCD_HOST)).start()?))
+            }
+            Datastore::File => Store::File(directory.path().join("datastore")),
+        };
+        let agent = AgentCommand { program, arguments: store.agent_arguments(settings) };
+        let mut nodes = Vec::new();
+        for number in 1..=settings.nodes {
+            let name = format!("node{number}");
+            let netns = attach(&underlay, &name, number, settings.underlay_mtu)?;
+            let run_dir = directory.path().join(&name);
+            nodes.push(Node::new(&name, netns, underlay_address(number), run_dir, agent.clone())?);
+        }
+        Ok(Self { nodes, store, underlay, directory })
+    }
+
+    /// Makes a cluster and brings all of it up: network config, agents, containers, and every node knows every other.
+    ///
+    /// # Errors
+    ///
+    /// When any of it fails: with the end of the log of whoever failed.
+    pub fn start(settings: &Settings) -> Result<Self> {
+        let mut cluster = Self::new(settings)?;
+        cluster.write_config(&settings.network_config())?;
+        cluster.nodes.iter_mut().try_for_each(Node::start_agent)?;
+        for node in &mut cluster.nodes {
+            node.wait_ready()?;
+            node.add_container()?;
+        }
+        cluster.wait_converged()?;
+        Ok(cluster)
+    }
+
+    /// Writes the network config.
+    ///
+    /// # Errors
+    ///
+    /// When the datastore refuses.
+    pub fn write_config(&self, config: &str) -> Result<()> {
+        match &self.store {
+            Store::Etcd(etcd) => etcd.put(CONFIG_KEY, config).context("write the network config to etcd"),
+            Store::File(directory) => {
+                fs::create_dir_all(directory)?;
+                fs::write(directory.join("config"), config).context("write the network config to a file")
+            }
+        }
+    }
+
+    /// Waits until every node has a route to the subnet of every other.
+    ///
+    /// # Errors
+    ///
+    /// When that takes too long: tells which node misses which subnet.
+    ///
+    /// # Panics
+    ///
+    /// When a node has no subnet yet.
+    pub fn wait_converged(&mut self) -> Result<()> {
+        let subnets: Vec<_> = self.nodes.iter().map(|node| node.subnet().subnet()).collect();
+        for node in &mut self.nodes {
+            let (own, counters) = (node.subnet().subnet(), node.counters());
+            for subnet in subnets.iter().filter(|subnet| **subnet != own) {
+                let what = format!("a route of {} to {subnet}", node.name());
+                let known = || Ok(counters.routes()?.contains_key(subnet).then_some(()));
+                node.agent().wait_ready(&what, CONVERGED, known)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes, in order of their underlay addresses.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The nodes, to start and stop their agents.
+    pub fn nodes_mut(&mut self) -> &mut [Node] {
+        &mut self.nodes
+    }
+
+    /// The etcd-server.
+    ///
+    /// # Panics
+    ///
+    /// When the cluster's datastore is a directory.
+    pub fn etcd(&mut self) -> &mut Etcd {
+        match &mut self.store {
+            Store::Etcd(etcd) => etcd,
+            Store::File(directory) => panic!("the datastore is {}, not etcd", directory.display()),
+        }
+    }
+
+    /// The namespace with the underlay's bridge, whose ports are named after the nodes.
+    #[must_use]
+    pub fn underlay(&self) -> &Netns {
+        &self.underlay
+    }
+
+    /// The directory of all files of the cluster.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Store {
+    fn agent_arguments(&self, settings: &Settings) -> Vec<String> {
+        let mut arguments = match self {
+            Self::Etcd(etcd) => vec!["--etcd-endpoints".to_owned(), etcd.endpoint()],
+            Self::File(directory) => vec!["--datastore".to_owned(), format!("file:{}", directory.display())],
+        };
+        arguments.extend_from_slice(&settings.agent_arguments);
+        arguments
+    }
+}
+
+/// The underlay address with the last byte `host`.
+fn underlay_address(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 50, host)
+}
+
+/// Makes a namespace that is connected to the underlay and has the address `host` there.
+fn attach(underlay: &Netns, port: &str, host: u8, mtu: u32) -> Result<Netns> {
+    let netns = Netns::new()?;
+    underlay.veth(port, &netns, UNDERLAY_DEVICE, mtu)?;
+    underlay.ip(&format!("link set dev {port} master underlay"))?;
+    netns.ip(&format!("address add {}/24 dev {UNDERLAY_DEVICE}", underlay_address(host)))?;
+    Ok(netns)
+}
+
+/// The `overlay` program: named by `OVERLAY_BIN`, or beside this program, where cargo puts it.
+fn agent_program() -> Result<PathBuf> {
+    if let Some(program) = env::var_os("OVERLAY_BIN") {
+        return Ok(program.into());
+    }
+    let this = env::current_exe().context("find this program")?;
+    // Test targets are one directory further down, in `deps`.
+    let candidates: Vec<_> = this.ancestors().skip(1).take(2).map(|directory| directory.join("overlay")).collect();
+    let found = candidates.iter().find(|program| program.is_file());
+    found.cloned().with_context(|| {
+        format!("find the program `overlay` at {}: build it first, or name it by OVERLAY_BIN", candidates[0].display())
+    })
+}

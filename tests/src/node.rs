@@ -1,0 +1,233 @@
+//! [`Node`]: a network namespace with an underlay interface, an agent, and a bridge with one container.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+
+use crate::{counters::Counters, netns::Netns, process::Process, subnet_env::SubnetEnv};
+
+/// The underlay interface of every node.
+pub const UNDERLAY_DEVICE: &str = "eth0";
+
+/// The bridge that the container of a node is attached to.
+pub const BRIDGE: &str = "br0";
+
+/// How long an agent may take to be ready, or to stop, before that counts as a failure.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A node of the cluster.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    netns: Netns,
+    address: Ipv4Addr,
+    run_dir: PathBuf,
+    agent: AgentCommand,
+    process: Option<Process>,
+    /// The `subnet.env` that was there before the agent was started.
+    before: Option<FileVersion>,
+    subnet: Option<SubnetEnv>,
+    container: Option<Container>,
+}
+
+/// How an agent is started, but for the directories and the interface.
+#[derive(Debug, Clone)]
+pub struct AgentCommand {
+    /// The `overlay` program.
+    pub program: PathBuf,
+    /// What follows `overlay agent`.
+    pub arguments: Vec<String>,
+}
+
+/// A container: a network namespace with one interface, `eth0`, on the bridge of a node.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// The namespace the container is.
+    pub netns: Netns,
+    /// Its address in the overlay network.
+    pub address: Ipv4Addr,
+}
+
+impl Node {
+    /// A node in the namespace `netns`, whose underlay interface is there, up, and has `address`.
+    ///
+    /// # Errors
+    ///
+    /// When the run directory cannot be made or the node not be set to forward.
+    pub fn new(name: &str, netns: Netns, address: Ipv4Addr, run_dir: PathBuf, agent: AgentCommand) -> Result<Self> {
+        fs::create_dir_all(&run_dir).with_context(|| format!("create {}", run_dir.display()))?;
+        netns.sysctl("net.ipv4.ip_forward", "1")?;
+        let name = name.to_owned();
+        Ok(Self { name, netns, address, run_dir, agent, process: None, before: None, subnet: None, container: None })
+    }
+
+    /// The node's name, for people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The namespace the node is.
+    #[must_use]
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// The node's underlay address.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The agent's run directory, which here also holds its `subnet.env` and its log.
+    #[must_use]
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// Where the agent writes `subnet.env`.
+    #[must_use]
+    pub fn subnet_file(&self) -> PathBuf {
+        self.run_dir.join("subnet.env")
+    }
+
+    /// The node's pinned maps.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters::of(&self.run_dir)
+    }
+
+    /// The program `overlay` in the node's namespace, without arguments.
+    #[must_use]
+    pub fn overlay(&self) -> Command {
+        self.netns.command(&self.agent.program)
+    }
+
+    /// The command that runs the node's agent.
+    #[must_use]
+    pub fn agent_command(&self) -> Command {
+        let mut command = self.overlay();
+        command.args(["agent", "--iface", UNDERLAY_DEVICE]).args(&self.agent.arguments);
+        command.arg("--run-dir").arg(&self.run_dir).arg("--subnet-file").arg(self.subnet_file());
+        command
+    }
+
+    /// Starts the agent without waiting for anything. It ends with the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be started.
+    pub fn start_agent(&mut self) -> Result<()> {
+        self.before = FileVersion::of(&self.subnet_file());
+        let name = format!("the agent of {}", self.name);
+        self.process = Some(Process::spawn(name, self.agent_command(), &self.run_dir.join("agent.log"))?);
+        Ok(())
+    }
+
+    /// Waits until the agent has written its `subnet.env`, the sign that the data path is ready.
+    ///
+    /// # Errors
+    ///
+    /// When the agent ends or takes too long: with the end of its log. When the file is malformed.
+    ///
+    /// # Panics
+    ///
+    /// When no agent was started.
+    pub fn wait_ready(&mut self) -> Result<&SubnetEnv> {
+        let (file, before) = (self.subnet_file(), self.before);
+        let written = || Ok(FileVersion::of(&file).filter(|now| Some(*now) != before));
+        self.agent().wait_ready("its subnet.env", LIMIT, written)?;
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let subnet = text.parse().with_context(|| format!("the subnet.env of {}", self.name))?;
+        Ok(self.subnet.insert(subnet))
+    }
+
+    /// The running agent.
+    ///
+    /// # Panics
+    ///
+    /// When no agent was started.
+    pub fn agent(&mut self) -> &mut Process {
+        self.process.as_mut().unwrap_or_else(|| panic!("no agent was started on {}", self.name))
+    }
+
+    /// Asks the agent to stop, and returns how it did.
+    ///
+    /// # Errors
+    ///
+    /// When it does not: with the end of its log.
+    ///
+    /// # Panics
+    ///
+    /// When no agent was started.
+    pub fn stop_agent(&mut self) -> Result<ExitStatus> {
+        let agent = self.agent();
+        agent.signal(Signal::SIGTERM)?;
+        agent.wait(LIMIT)
+    }
+
+    /// The subnet the node has taken, as its agent wrote it when it was last waited for.
+    ///
+    /// # Panics
+    ///
+    /// When no agent was ready yet.
+    #[must_use]
+    pub fn subnet(&self) -> &SubnetEnv {
+        self.subnet.as_ref().unwrap_or_else(|| panic!("{} has no subnet yet", self.name))
+    }
+
+    /// Makes the bridge as Docker would by `subnet.env`, and a container on it with the subnet's second address.
+    ///
+    /// # Errors
+    ///
+    /// When `ip` fails.
+    ///
+    /// # Panics
+    ///
+    /// When no agent was ready yet.
+    pub fn add_container(&mut self) -> Result<&Container> {
+        let subnet = self.subnet();
+        let (gateway, length, mtu) = (subnet.gateway, subnet.length, subnet.mtu);
+        let container = Container { netns: Netns::new()?, address: subnet.address(2) };
+        self.netns.bridge(BRIDGE)?;
+        self.netns.ip(&format!("link set dev {BRIDGE} mtu {mtu}"))?;
+        self.netns.ip(&format!("address add {gateway}/{length} dev {BRIDGE}"))?;
+        self.netns.veth("container", &container.netns, "eth0", mtu)?;
+        self.netns.ip(&format!("link set dev container master {BRIDGE}"))?;
+        container.netns.ip(&format!("address add {}/{length} dev eth0", container.address))?;
+        container.netns.ip(&format!("route add default via {gateway}"))?;
+        Ok(self.container.insert(container))
+    }
+
+    /// The node's container.
+    ///
+    /// # Panics
+    ///
+    /// When none was added yet.
+    #[must_use]
+    pub fn container(&self) -> &Container {
+        self.container.as_ref().unwrap_or_else(|| panic!("{} has no container yet", self.name))
+    }
+}
+
+/// Tells a file from the one that replaced it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileVersion {
+    inode: u64,
+    modified: (i64, i64),
+}
+
+impl FileVersion {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self { inode: metadata.ino(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+    }
+}
