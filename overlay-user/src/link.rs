@@ -209,6 +209,10 @@ async fn configure(
     if let Some(mac) = new_mac.filter(|mac| Some(*mac) != device.mac || device.created) {
         message = message.address(mac.to_vec());
     }
+    if matches!(config.kind, LinkKind::Udp) {
+        // What the program at egress leaves alone would wait for somebody to read it from the TAP; nobody does.
+        message = message.txqueuelen(1);
+    }
     handle.link().set(message.build()).execute().await.map_err(netlink(format!("configure {name}")))?;
     let mac = new_mac.or(device.mac).ok_or_else(|| LinkError::Vanished(name.clone()))?;
 

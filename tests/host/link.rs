@@ -40,6 +40,11 @@ fn a_fresh_device_has_address_route_and_parameters() {
         assert!(shown.contains(&format!("mtu {}", config.mtu)), "{shown}");
         assert!(shown.contains("NOARP") && !shown.contains("MULTICAST") && shown.contains("UP"), "{shown}");
         assert!(shown.contains("addrgenmode none"), "{shown}");
+        assert_eq!(
+            shown.contains("qlen 1\n"),
+            matches!(config.kind, LinkKind::Udp),
+            "nothing piles up in a TAP: {shown}"
+        );
         let addresses = node.netns.ip(&format!("-br address show {name}")).unwrap();
         assert_eq!(addresses.split_whitespace().skip(2).collect::<Vec<_>>(), ["10.1.15.0/32"], "{addresses}");
         let routes = node.netns.ip(&format!("route show dev {name}")).unwrap();
