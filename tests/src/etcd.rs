@@ -242,7 +242,18 @@ fn spawn(setup: &Builder, directory: &TempDir) -> Result<Process> {
     let peers = format!("http://{address}:{PEER_PORT}");
     let mut command = setup.netns.command("etcd");
     // Alone in its cluster it has nobody to wait for: short intervals only make it start faster.
-    command.args(["--name", "alone", "--logger", "zap", "--heartbeat-interval", "10", "--election-timeout", "50"]);
+    command.args([
+        "--name",
+        "alone",
+        "--logger",
+        "zap",
+        "--log-level",
+        "warn",
+        "--heartbeat-interval",
+        "10",
+        "--election-timeout",
+        "50",
+    ]);
     command.arg("--data-dir").arg(directory.path().join("data"));
     command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
     command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
