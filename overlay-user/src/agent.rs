@@ -121,6 +121,7 @@ impl<'a> Agent<'a> {
             mac,
             mtu,
             decap: config.decap,
+            log_drops: config.log_drops,
         };
         let node = Node::set_up(handle, &config.run_dir, plan).await?;
         let mut agent = Self { config, node, table, watched, held, underlay: underlay_changes };

@@ -61,6 +61,9 @@ pub struct AgentArgs {
     /// Where outer packets are decapsulated
     #[arg(long, env = "OVERLAY_DECAP", value_enum, default_value_t = Decap::Auto)]
     pub decap: Decap,
+    /// Log each packet that the programs drop, with its addresses and the reason; for debugging, it costs
+    #[arg(long, env = "OVERLAY_LOG_DROPS")]
+    pub log_drops: bool,
     /// Take the data path away when the agent stops, instead of leaving it to forward
     #[arg(long, env = "OVERLAY_TEARDOWN_ON_EXIT")]
     pub teardown_on_exit: bool,

@@ -26,6 +26,8 @@ pub struct AgentConfig {
     pub run_dir: RunDir,
     /// Where outer packets are decapsulated.
     pub decap: Decap,
+    /// Whether to log each dropped packet.
+    pub log_drops: bool,
     /// Whether to take the data path away at the end.
     pub teardown_on_exit: bool,
 }
@@ -63,6 +65,7 @@ impl TryFrom<AgentArgs> for AgentConfig {
             renew_margin: Duration::from_secs(60) * args.subnet_lease_renew_margin,
             run_dir: RunDir::new(&args.run_dir.run_dir),
             decap: args.decap,
+            log_drops: args.log_drops,
             teardown_on_exit: args.teardown_on_exit,
         })
     }

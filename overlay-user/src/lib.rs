@@ -24,6 +24,7 @@ pub mod maps;
 pub mod masquerade;
 pub mod network;
 pub mod node;
+mod notices;
 pub mod routes;
 pub mod rundir;
 pub mod subnet_file;

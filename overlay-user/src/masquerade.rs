@@ -22,6 +22,7 @@ use std::time::Duration;
 use ipnetwork::Ipv4Network;
 use nftables::helper::NftablesError;
 
+use forward::Accepted;
 use monitor::Monitor;
 
 /// How long to let changes settle before looking: a firewall that reloads makes many at once.
@@ -119,7 +120,9 @@ impl TrafficRules {
     /// [`RulesError`]
     pub async fn ensure(&mut self) -> Result<bool, RulesError> {
         let masquerade = self.ensure_masquerade().await?;
-        let forward = forward::ensure(&self.config, self.config.forward).await?;
+        let RulesConfig { network, subnet, .. } = self.config;
+        let accepted = self.config.forward.then_some(Accepted { network, subnet });
+        let forward = forward::ensure(&self.config.name, accepted).await?;
         Ok(masquerade || forward)
     }
 
@@ -171,10 +174,11 @@ impl TrafficRules {
 /// Removes all rules that belong to the overlay device `name`, and says whether there were any.
 ///
 /// # Errors
-/// [`RulesError`]
-pub async fn remove(name: &str, network: Ipv4Network) -> Result<bool, RulesError> {
-    let nothing = RulesConfig { name: name.to_owned(), network, subnet: network, masquerade: None, forward: false };
-    TrafficRules::new(nothing).ensure().await
+/// [`RulesError`]; what can be removed is removed all the same.
+pub async fn remove(name: &str) -> Result<bool, RulesError> {
+    let masquerade = nat::remove(name).await;
+    let forward = forward::ensure(name, None).await;
+    Ok(masquerade? | forward?)
 }
 
 /// The error of an `nft` run, in one line.

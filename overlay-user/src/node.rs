@@ -37,6 +37,8 @@ pub struct Plan {
     pub mtu: u32,
     /// Where outer packets are decapsulated.
     pub decap: Decap,
+    /// Whether to log each dropped packet.
+    pub log_drops: bool,
 }
 
 /// The overlay on this node.
@@ -60,7 +62,10 @@ impl Node {
         run_dir.prepare()?;
         run_dir.record_device(&config.name())?;
         let link = link::set_up(handle, &config).await?;
-        let programs = Programs::load(run_dir, plan.backend.encapsulation())?;
+        let mut programs = Programs::load(run_dir, plan.backend.encapsulation(), plan.log_drops)?;
+        if plan.log_drops {
+            tokio::spawn(programs.pass_on_log()?);
+        }
         let mut local = LocalNodeMap::open(&run_dir.maps())?;
         local.set(plan.local_node(plan.subnet.ip(), link.ifindex))?;
         let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
