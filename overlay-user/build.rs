@@ -1,7 +1,7 @@
 //! Compiles `overlay-ebpf` and leaves the object in `OUT_DIR` for the loader to embed.
 //!
-//! It has no dependencies, so it runs before nearly everything else: where the toolchain for the programs is missing,
-//! `cargo build` says so at once.
+//! What aya-build does, but for the toolchain that `cargo xtask` finds and checks with as well; and of the inner cargo
+//! only what matters is shown, where aya-build turns each line of its progress into a warning.
 
 #[path = "../xtask/src/toolchain.rs"]
 mod toolchain;

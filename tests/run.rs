@@ -1,5 +1,7 @@
 //! `cargo xtask run`, that is the program `cluster`: what it prints, and that nothing is left however it ends.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place and the error")]
+
 use std::{
     collections::BTreeSet,
     fs,

@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod datastore;
+pub mod direct;
 pub mod docker_opts;
 pub mod holder;
 mod json;

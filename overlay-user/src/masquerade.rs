@@ -140,33 +140,43 @@ impl TrafficRules {
         Ok(true)
     }
 
-    /// Puts back, for ever, what others take away. Runs until dropped; call [`TrafficRules::ensure`] first.
+    /// Puts the rules in place and puts back, for ever, what others take away. Runs until dropped.
     ///
     /// # Errors
     /// [`RulesError::Monitor`] when the kernel's notices cannot be had. Rules that cannot be restored are reported
     /// in the log and tried again at the next notice.
     pub async fn keep(&mut self) -> Result<Infallible, RulesError> {
         let mut monitor = Monitor::new(&self.config.name)?;
-        let mut legacy = tokio::time::interval(LEGACY_INTERVAL);
         loop {
-            tokio::select! {
-                notice = monitor.wait() => {
-                    notice?;
-                    tokio::time::sleep(SETTLE).await;
-                    monitor.drain();
-                }
-                _ = legacy.tick() => if !forward::legacy_in_use() {
-                    continue;
-                },
-            }
+            // Before the first notice too: something may have changed before there was somebody to listen.
             match self.ensure().await {
                 Ok(false) => {}
-                Ok(true) => tracing::warn!(table = self.config.name, "rules were removed or changed; restored"),
+                Ok(true) => {
+                    tracing::info!(table = self.config.name, "rules put in place; others had changed theirs");
+                }
                 Err(error) => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, cause, "rules not restored");
+                    tracing::warn!(%error, cause, "rules not put in place");
                 }
             }
+            wait_for_change(&mut monitor).await?;
+        }
+    }
+}
+
+/// Returns when the rules are to be looked at again.
+async fn wait_for_change(monitor: &mut Monitor) -> Result<(), RulesError> {
+    loop {
+        tokio::select! {
+            notice = monitor.wait() => {
+                notice?;
+                tokio::time::sleep(SETTLE).await;
+                monitor.drain();
+                return Ok(());
+            }
+            () = tokio::time::sleep(LEGACY_INTERVAL) => if forward::legacy_in_use() {
+                return Ok(());
+            },
         }
     }
 }

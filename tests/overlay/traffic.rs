@@ -1,10 +1,10 @@
 //! Containers and nodes talk, also while an agent does not run.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, thread, time::Duration};
 
 use nix::sys::signal::Signal;
 use overlay_tests::{
-    cluster::{Cluster, Settings},
+    cluster::{Backend, Cluster, Settings},
     netns::Netns,
     node::Node,
     sandbox::isolated,
@@ -13,9 +13,15 @@ use overlay_tests::{
 
 /// Overhead of the udp backend: IPv4 and UDP header.
 const UDP_OVERHEAD: u32 = 28;
+/// Overhead of VXLAN: those, VXLAN's own header, and the inner Ethernet header.
+const VXLAN_OVERHEAD: u32 = UDP_OVERHEAD + 8 + 14;
 
-fn cluster() -> Cluster {
-    Cluster::start(&Settings::default()).unwrap()
+/// Runs `test` on a cluster of two nodes for each backend.
+fn for_each_backend(test: impl Fn(Backend, Cluster) + Sync) {
+    for backend in [Backend::Udp, Backend::Vxlan] {
+        println!("backend {backend}");
+        isolated(|| test(backend, Cluster::start(&Settings { backend, ..Settings::default() }).unwrap()));
+    }
 }
 
 /// Fails unless a ping from `from` to the container of `to` is answered.
@@ -32,8 +38,7 @@ fn flow(from: &Node, to: &Node) -> Flow {
 
 #[test]
 fn containers_talk_across_nodes_both_ways() {
-    isolated(|| {
-        let cluster = cluster();
+    for_each_backend(|_, cluster| {
         let [one, two] = cluster.nodes() else { panic!("two nodes") };
         for (from, to) in [(one, two), (two, one)] {
             assert_reaches(&from.container().netns, to);
@@ -50,8 +55,7 @@ fn containers_talk_across_nodes_both_ways() {
 
 #[test]
 fn every_packet_between_containers_is_counted_once_at_either_end() {
-    isolated(|| {
-        let cluster = cluster();
+    for_each_backend(|_, cluster| {
         let [one, two] = cluster.nodes() else { panic!("two nodes") };
         assert_reaches(&one.container().netns, two);
         let (here, there) = (one.subnet().subnet(), two.subnet().subnet());
@@ -67,8 +71,7 @@ fn every_packet_between_containers_is_counted_once_at_either_end() {
 
 #[test]
 fn a_node_and_a_container_of_another_node_talk_both_ways() {
-    isolated(|| {
-        let cluster = cluster();
+    for_each_backend(|_, cluster| {
         let [one, two] = cluster.nodes() else { panic!("two nodes") };
         assert_reaches(one.netns(), two);
         // The bridge's address stands for the remote node in the overlay.
@@ -79,8 +82,7 @@ fn a_node_and_a_container_of_another_node_talk_both_ways() {
 
 #[test]
 fn a_container_and_its_own_node_talk() {
-    isolated(|| {
-        let cluster = cluster();
+    for_each_backend(|_, cluster| {
         let one = &cluster.nodes()[0];
         assert_reaches(one.netns(), one);
         assert_eq!(ping(&one.container().netns, one.subnet().gateway, 2).unwrap().received, 2);
@@ -89,8 +91,7 @@ fn a_container_and_its_own_node_talk() {
 
 #[test]
 fn packets_flow_while_an_agent_is_dead_and_it_takes_its_subnet_again() {
-    isolated(|| {
-        let mut cluster = cluster();
+    for_each_backend(|_, mut cluster| {
         let before = cluster.nodes()[0].subnet().clone();
         cluster.nodes_mut()[0].agent().kill().unwrap();
         let [one, two] = cluster.nodes() else { panic!("two nodes") };
@@ -109,29 +110,48 @@ fn packets_flow_while_an_agent_is_dead_and_it_takes_its_subnet_again() {
 }
 
 #[test]
+fn a_stream_survives_the_death_and_the_return_of_both_agents() {
+    for_each_backend(|_, mut cluster| {
+        let flow = flow(&cluster.nodes()[0], &cluster.nodes()[1]);
+        thread::scope(|scope| {
+            let stream = scope.spawn(|| flow.tcp_stream(Duration::from_secs(2)));
+            for node in cluster.nodes_mut() {
+                node.agent().kill().unwrap();
+                node.start_agent().unwrap();
+                node.wait_ready().unwrap();
+            }
+            assert!(!stream.is_finished(), "the agents took longer than the stream");
+            stream.join().unwrap().unwrap();
+        });
+    });
+}
+
+#[test]
 fn a_stopped_agent_exits_with_0_and_leaves_the_data_path() {
-    isolated(|| {
+    for_each_backend(|_, mut cluster| {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
-            let mut cluster = cluster();
-            let agent = cluster.nodes_mut()[0].agent();
-            agent.signal(signal).unwrap();
-            let status = agent.wait(Duration::from_secs(10)).unwrap();
-            assert_eq!(status.code(), Some(0), "{signal}: {}", agent.tail());
+            let node = &mut cluster.nodes_mut()[0];
+            node.agent().signal(signal).unwrap();
+            let status = node.agent().wait(Duration::from_secs(10)).unwrap();
+            assert_eq!(status.code(), Some(0), "{signal}: {}", node.agent().tail());
             let [one, two] = cluster.nodes() else { panic!("two nodes") };
             assert_reaches(&one.container().netns, two);
+            let node = &mut cluster.nodes_mut()[0];
+            node.start_agent().unwrap();
+            node.wait_ready().unwrap();
         }
     });
 }
 
 #[test]
 fn subnet_env_is_what_flannels_readers_expect() {
-    isolated(|| {
-        let cluster = cluster();
+    for_each_backend(|backend, cluster| {
         let node = &cluster.nodes()[0];
         let file = node.subnet_file();
         let gateway = node.subnet().gateway;
         assert_eq!(gateway, node.subnet().address(1), "the first address of the subnet");
-        let mtu = 1500 - UDP_OVERHEAD;
+        let mtu =
+            Settings::default().underlay_mtu - if backend == Backend::Udp { UDP_OVERHEAD } else { VXLAN_OVERHEAD };
         let expected = format!(
             "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET={gateway}/24\nFLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=false\n"
         );

@@ -240,14 +240,15 @@ impl Builder {
 fn spawn(setup: &Builder, directory: &TempDir) -> Result<Process> {
     let (clients, address) = (setup.url(CLIENT_PORT), setup.address);
     let peers = format!("http://{address}:{PEER_PORT}");
+    let health = format!("http://{address}:{HEALTH_PORT}");
     let mut command = setup.netns.command("etcd");
-    // Alone in its cluster it has nobody to wait for: short intervals only make it start faster.
-    command.args(["--name", "alone", "--logger", "zap", "--heartbeat-interval", "10", "--election-timeout", "50"]);
     command.arg("--data-dir").arg(directory.path().join("data"));
+    // Alone in its cluster it has nobody to wait for: short intervals only make it start faster.
+    command.args("--name alone --heartbeat-interval 10 --election-timeout 50".split(' '));
+    command.args("--logger zap --log-level warn".split(' '));
     command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
     command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
-    command.args(["--initial-cluster", &format!("alone={peers}")]);
-    command.args(["--listen-metrics-urls", &format!("http://{address}:{HEALTH_PORT}")]);
+    command.args(["--initial-cluster", &format!("alone={peers}"), "--listen-metrics-urls", &health]);
     command.args(&setup.arguments);
     Process::spawn("etcd", command, &directory.path().join("log"))
 }
