@@ -55,7 +55,8 @@ for_either_backend! {
             let sees = PacketSocket::open(one.netns(), UNDERLAY_DEVICE).unwrap();
             for (name, reason, ether_type, packet) in cases(one.container().address, two.container().address) {
                 let before = dropped(one, reason);
-                socket.send(&ethernet([2; 6], device_mac, ether_type, &packet)).unwrap();
+                // The sender is told of the drop as of a full queue.
+                socket.send(&ethernet([2; 6], device_mac, ether_type, &packet)).unwrap_err();
                 wait_until(&format!("{name} to be dropped for {reason:?}"), LIMIT, || dropped(one, reason) == before + 1)
                     .unwrap_or_else(|error| panic!("{error:#}; drops: {:?}", one.counters().drops()));
             }

@@ -31,7 +31,7 @@ fn insert_router(cluster: &Cluster) -> Netns {
 for_either_backend! {
     fn outer_fragments_are_reassembled_and_arrive(backend) {
         on_two_nodes(&settings(backend), |cluster| {
-            insert_router(cluster);
+            let _router = insert_router(cluster);
             let [one, two] = two(cluster);
             for (from, to) in [(one, two), (two, one)] {
                 let sees = PacketSocket::open(to.netns(), UNDERLAY_DEVICE).unwrap();
@@ -43,7 +43,7 @@ for_either_backend! {
                 flow(from, to).tcp_transfer(1 << 20).unwrap();
                 let offset = |packet: &Ipv4| packet.flags_and_offset & 0x1fff != 0 && packet.destination == to.address();
                 let fragments = sees.drain(|frame| Ipv4::in_frame(&frame.bytes).filter(offset)).unwrap();
-                assert!(!fragments.is_empty(), "no outer fragment was seen");
+                assert!(fragments.len() > 1, "no outer fragment was seen at {}", to.name());
             }
             assert_eq!((one.counters().drops().unwrap(), two.counters().drops().unwrap()), (vec![], vec![]));
         });

@@ -204,7 +204,9 @@ for_either_backend! {
             for address in [node.address(), node.subnet().gateway, node.subnet().subnet()] {
                 socket.send_to(&attacker.payload(&attacker.inner()), (address, port)).unwrap();
             }
-            let came = |frame: &Frame| (!frame.outgoing).then(|| hostile(frame)).flatten();
+            // An ICMP error quotes what was sent.
+            let is_udp = |frame: &Frame| Ipv4::in_frame(&frame.bytes).is_some_and(|packet| packet.protocol == PROTO_UDP);
+            let came = |frame: &Frame| (!frame.outgoing && is_udp(frame)).then(|| hostile(frame)).flatten();
             let pings = ping(&attacker.other.container().netns, node.container().address, 1).unwrap();
             assert_eq!(pings.received, 1);
             assert_eq!(attacker.sees.drain(came).unwrap(), []);

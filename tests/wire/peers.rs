@@ -49,8 +49,6 @@ impl Peer {
     /// What flanneld does for its vxlan backend, command by command.
     fn vxlan(cluster: &mut Cluster) -> Self {
         let peer = Self::new(cluster, 1450);
-        let (ours, vtep_mac) = our_vtep(cluster);
-        let (node, subnet) = (cluster.nodes()[0].address(), ours.subnet);
         for command in [
             format!(
                 "link add flannel.1 type vxlan id 1 dev {UNDERLAY_DEVICE} local {} dstport 8472 nolearning",
@@ -58,15 +56,21 @@ impl Peer {
             ),
             format!("address add {SUBNET}/32 dev flannel.1"),
             "link set dev flannel.1 mtu 1450 up".to_owned(),
-            format!("neighbour replace {subnet} lladdr {vtep_mac} dev flannel.1 nud permanent"),
-            format!("route replace {subnet}/24 via {subnet} dev flannel.1 onlink"),
         ] {
             peer.netns.ip(&command).unwrap();
         }
-        let node = node.to_string();
-        let mut fdb = peer.netns.command("bridge");
-        output(fdb.args(["fdb", "replace", &vtep_mac, "dev", "flannel.1", "dst", &node, "self", "permanent"])).unwrap();
+        peer.learn(cluster);
         peer
+    }
+
+    /// What flanneld does for a node it learns of: neighbour, FDB entry, route.
+    fn learn(&self, cluster: &mut Cluster) {
+        let (subnet, vtep_mac) = our_vtep(cluster);
+        self.netns.ip(&format!("neighbour replace {subnet} lladdr {vtep_mac} dev flannel.1 nud permanent")).unwrap();
+        let node = cluster.nodes()[0].address().to_string();
+        let mut fdb = self.netns.command("bridge");
+        output(fdb.args(["fdb", "replace", &vtep_mac, "dev", "flannel.1", "dst", &node, "self", "permanent"])).unwrap();
+        self.netns.ip(&format!("route replace {subnet}/24 via {subnet} dev flannel.1 onlink")).unwrap();
     }
 
     fn udp(cluster: &mut Cluster) -> Self {
@@ -81,6 +85,8 @@ impl Peer {
         };
         let tun = TunPeer::start(&peer.netns, &settings).unwrap();
         let node = &cluster.nodes()[0];
+        // As a NIC, unlike a veth, would: checksums are filled in and super-packets cut up before they leave.
+        node.netns().offload(UNDERLAY_DEVICE, &["tx"], false).unwrap();
         tun.set_route(format!("{}/24", node.subnet().subnet()).parse().unwrap(), node.address());
         peer.tun = Some(tun);
         peer
@@ -104,19 +110,14 @@ impl Peer {
     }
 }
 
-/// What a flanneld learns of our node from etcd.
-struct OurLease {
-    subnet: Ipv4Addr,
-}
-
 /// The subnet and the VTEP's MAC address in our node's lease.
-fn our_vtep(cluster: &mut Cluster) -> (OurLease, String) {
+fn our_vtep(cluster: &mut Cluster) -> (Ipv4Addr, String) {
     let leases = cluster.etcd().list(&CONFIG_KEY.replace("config", "subnets/")).unwrap();
     let (key, value) = leases.into_iter().find(|(key, _)| key != LEASE).unwrap();
-    let subnet = key.rsplit('/').next().and_then(|name| name.strip_suffix("-24")).unwrap().parse().unwrap();
+    let subnet: Option<Ipv4Addr> = key.rsplit('/').next().and_then(|name| name.strip_suffix("-24")).and_then(|name| name.parse().ok());
     let value: serde_json::Value = serde_json::from_str(&value).unwrap();
     let mac = value["BackendData"]["VtepMAC"].as_str().unwrap_or_default().to_owned();
-    (OurLease { subnet }, mac)
+    (subnet.unwrap(), mac)
 }
 
 /// Runs `test` on one node of ours and a peer whose lease it knows.
@@ -192,8 +193,7 @@ fn a_peers_new_mac_address_is_used_at_once() {
         peer.netns.ip("link set dev flannel.1 down").unwrap();
         peer.netns.ip("link set dev flannel.1 address 02:00:00:00:00:77").unwrap();
         peer.netns.ip("link set dev flannel.1 up").unwrap();
-        let (ours, _) = our_vtep(cluster);
-        peer.netns.ip(&format!("route replace {0}/24 via {0} dev flannel.1 onlink", ours.subnet)).unwrap();
+        peer.learn(cluster);
         let node = cluster.nodes()[0].container().netns.clone();
         assert_eq!(ping(&node, peer_address(2), 1).unwrap().received, 0, "to the old address");
         cluster.etcd().put(LEASE, &peer.lease(Backend::Vxlan)).unwrap();
