@@ -141,12 +141,12 @@ impl Proxy {
                 return Ok(());
             }
             // While either has packets there is no need to ask which.
-            while self.from_device()? | self.from_socket()? {}
+            while self.send_one()? | self.receive_one()? {}
         }
     }
 
     /// Sends one packet of the TUN device to its node. Says whether there was one.
-    fn from_device(&mut self) -> Result<bool> {
+    fn send_one(&mut self) -> Result<bool> {
         let Some(length) = unless_idle(self.device.recv(&mut self.buffer)).context("read the TUN")? else {
             return Ok(false);
         };
@@ -161,7 +161,7 @@ impl Proxy {
     }
 
     /// Writes one packet from the socket into the TUN device. Says whether there was one.
-    fn from_socket(&mut self) -> Result<bool> {
+    fn receive_one(&mut self) -> Result<bool> {
         let received = match self.socket.recv(&mut self.buffer) {
             // An ICMP error about something sent earlier.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(true),

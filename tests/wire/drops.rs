@@ -12,9 +12,8 @@ use overlay_tests::{
 };
 
 use crate::{
-    Backend, LIMIT, dropped, for_either_backend,
+    ground::{Backend, LIMIT, dropped, for_either_backend, on_two_nodes, settings, two},
     hostile::{mac, port_and_device},
-    on_two_nodes, settings, two,
 };
 
 const PAYLOAD: &[u8] = b"this must not leave";
@@ -26,9 +25,8 @@ fn carries(frame: &Frame) -> Option<Frame> {
 /// What is sent into the overlay device, and why it goes no further. `own` and `remote` are addresses in this node's
 /// subnet and in another's.
 fn cases(own: Ipv4Addr, remote: Ipv4Addr) -> Vec<(&'static str, Reason, u16, Vec<u8>)> {
-    let packet = |source: Ipv4Addr, destination: Ipv4Addr| {
-        Ipv4::new(source, destination, PROTO_UDP, udp(1, 2, PAYLOAD)).bytes()
-    };
+    let packet =
+        |source: Ipv4Addr, destination: Ipv4Addr| Ipv4::new(source, destination, PROTO_UDP, udp(1, 2, PAYLOAD)).bytes();
     let to = |destination: [u8; 4]| packet(own, destination.into());
     vec![
         ("IPv6", Reason::NotIpv4, ETHER_IPV6, [&[0x60; 40], PAYLOAD].concat()),

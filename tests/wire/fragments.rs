@@ -1,15 +1,10 @@
 //! Outer packets that a router on the underlay had to fragment.
 
 use overlay_tests::{
-    cluster::Cluster,
-    netns::Netns,
-    node::UNDERLAY_DEVICE,
-    packet_socket::PacketSocket,
-    packets::Ipv4,
-    traffic::ping,
+    cluster::Cluster, netns::Netns, node::UNDERLAY_DEVICE, packet_socket::PacketSocket, packets::Ipv4, traffic::ping,
 };
 
-use crate::{Backend, flow, for_either_backend, on_two_nodes, settings, two};
+use crate::ground::{Backend, flow, for_either_backend, on_two_nodes, settings, two};
 
 /// What the router lets through, in bytes.
 const ROUTER_MTU: u32 = 1400;

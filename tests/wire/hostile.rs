@@ -13,7 +13,7 @@ use overlay_tests::{
     traffic::ping,
 };
 
-use crate::{Backend, LIMIT, dropped, for_either_backend, on_two_nodes, settings, two};
+use crate::ground::{Backend, LIMIT, dropped, for_either_backend, on_two_nodes, settings, two};
 
 /// What no container may ever see.
 const PAYLOAD: &[u8] = b"this must not arrive";
@@ -148,23 +148,41 @@ fn common_cases(attacker: &Attacker) -> Vec<(&'static str, Reason, Vec<u8>)> {
     let congested = Ipv4 { tos: 3, ..outer(node, &inner()) };
     vec![
         ("a stranger's packet", Reason::UnknownNode, frame(&outer(STRANGER, &inner()))),
-        ("a stranger's with a priority tag", Reason::UnknownNode,
-         ethernet(attacker.underlay_mac, [2; 6], ETHER_VLAN, &tagged)),
+        (
+            "a stranger's with a priority tag",
+            Reason::UnknownNode,
+            ethernet(attacker.underlay_mac, [2; 6], ETHER_VLAN, &tagged),
+        ),
         ("a stranger's in fragments", Reason::UnknownNode, frame(&fragment(STRANGER, 200))),
         ("a fragment that hides the inner header", Reason::Truncated, frame(&fragment(node, 8))),
         ("a source in our subnet", Reason::SourceNotTheirs, frame(&outer(node, &Ipv4 { source: own, ..inner() }))),
         ("a source of nobody", Reason::SourceNotTheirs, frame(&outer(node, &Ipv4 { source: NOBODY, ..inner() }))),
-        ("a packet to relay", Reason::DestinationNotOurs,
-         frame(&outer(node, &Ipv4 { destination: NOBODY, ..inner() }))),
-        ("a multicast", Reason::DestinationNotOurs,
-         frame(&outer(node, &Ipv4 { destination: [224, 0, 0, 1].into(), ..inner() }))),
+        (
+            "a packet to relay",
+            Reason::DestinationNotOurs,
+            frame(&outer(node, &Ipv4 { destination: NOBODY, ..inner() })),
+        ),
+        (
+            "a multicast",
+            Reason::DestinationNotOurs,
+            frame(&outer(node, &Ipv4 { destination: [224, 0, 0, 1].into(), ..inner() })),
+        ),
         ("a bare inner packet", Reason::NotEncapsulated, frame(&inner())),
-        ("a bare one with a priority tag", Reason::NotEncapsulated,
-         ethernet(attacker.underlay_mac, [2; 6], ETHER_VLAN, &tagged_bare)),
-        ("an inner packet shorter than it says", Reason::BadLength,
-         frame(&outer(node, &Ipv4 { total_length: Some(500), ..inner() }))),
-        ("an inner packet of version 6", Reason::BadHeader,
-         frame(&outer(node, &Ipv4 { version_and_length: Some(0x65), ..inner() }))),
+        (
+            "a bare one with a priority tag",
+            Reason::NotEncapsulated,
+            ethernet(attacker.underlay_mac, [2; 6], ETHER_VLAN, &tagged_bare),
+        ),
+        (
+            "an inner packet shorter than it says",
+            Reason::BadLength,
+            frame(&outer(node, &Ipv4 { total_length: Some(500), ..inner() })),
+        ),
+        (
+            "an inner packet of version 6",
+            Reason::BadHeader,
+            frame(&outer(node, &Ipv4 { version_and_length: Some(0x65), ..inner() })),
+        ),
         ("a congestion mark that nobody can be told of", Reason::CeOnNotEct, frame(&congested)),
     ]
 }
@@ -210,6 +228,26 @@ for_either_backend! {
             let pings = ping(&attacker.other.container().netns, node.container().address, 1).unwrap();
             assert_eq!(pings.received, 1);
             assert_eq!(attacker.sees.drain(came).unwrap(), []);
+            if backend == Backend::Vxlan {
+                assert_eq!(dropped(node, Reason::NotAccepted), 3);
+            }
+        });
+    }
+
+    /// A node's lease names one address; a VXLAN device of the kernel takes packets to all of them.
+    fn tunnel_packets_to_another_address_of_the_node_do_not_come_in(backend) {
+        on_two_nodes(&settings(backend), |cluster| {
+            let attacker = Attacker::new(cluster, backend);
+            let other = Ipv4Addr::new(192, 168, 50, 201);
+            attacker.victim.netns().ip(&format!("address add {other}/24 dev {UNDERLAY_DEVICE}")).unwrap();
+            for source in [STRANGER, attacker.other.address()] {
+                let outer = attacker.outer(source, &attacker.payload(&attacker.inner()));
+                attacker.inject(&Ipv4 { destination: other, ..outer });
+            }
+            if backend == Backend::Vxlan {
+                attacker.wait_dropped(Reason::NotAccepted, 2);
+            }
+            attacker.assert_nothing_came();
         });
     }
 }

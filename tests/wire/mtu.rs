@@ -7,7 +7,7 @@ use overlay_tests::{
     packets::Ipv4,
 };
 
-use crate::{Backend, flow, for_either_backend, on_two_nodes, said, settings, two};
+use crate::ground::{Backend, flow, for_either_backend, on_two_nodes, said, settings, two};
 
 /// IPv4 and ICMP header: what ping adds to the size it is told.
 const PING_HEADERS: u32 = 28;

@@ -9,7 +9,7 @@ use overlay_tests::{
     packets::Ipv4,
 };
 
-use crate::{Backend, flow, for_either_backend, on_two_nodes, settings, two};
+use crate::ground::{Backend, flow, for_either_backend, on_two_nodes, settings, two};
 
 /// An Ethernet header and what the underlay's MTU allows.
 const LONGEST_FRAME: usize = 1514;

@@ -10,7 +10,7 @@ use overlay_tests::{
     traffic::ping,
 };
 
-use crate::{Backend, LIMIT, flow, for_either_backend, on_two_nodes, settings, two};
+use crate::ground::{Backend, LIMIT, flow, for_either_backend, on_two_nodes, settings, two};
 
 /// Expert information of this severity or above is a warning.
 const WARNING: u32 = 0x60_0000;
@@ -18,7 +18,10 @@ const WARNING: u32 = 0x60_0000;
 /// What tcpdump sees on the underlay of the first node while `work` is done, in the file `path`.
 fn capture(cluster: &Cluster, path: &Path, work: impl FnOnce()) {
     let mut command = two(cluster)[0].netns().command("tcpdump");
-    command.args(["-i", UNDERLAY_DEVICE, "-n", "-U", "-s", "0", "-B", "16384", "-Z", "root", "-w"]).arg(path).arg("udp");
+    command
+        .args(["-i", UNDERLAY_DEVICE, "-n", "-U", "-s", "0", "-B", "16384", "-Z", "root", "-w"])
+        .arg(path)
+        .arg("udp");
     let mut tcpdump = Process::spawn("tcpdump", command, &cluster.directory().join("tcpdump.log")).unwrap();
     let log = cluster.directory().join("tcpdump.log");
     let listens = || Ok(std::fs::read_to_string(&log)?.contains("listening on").then_some(()));
@@ -90,4 +93,3 @@ fn check_contents(backend: Backend, path: &Path) {
         assert!(["", "1"].contains(&fields[2]), "{packet}");
     }
 }
-

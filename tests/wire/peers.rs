@@ -13,7 +13,7 @@ use overlay_tests::{
     tun_peer::{self, TunPeer},
 };
 
-use crate::{LIMIT, dropped, for_either_backend};
+use crate::ground::{LIMIT, dropped, for_either_backend};
 
 /// The peer's subnet: far from any that our node would draw early.
 const SUBNET: &str = "10.1.200.0";
@@ -114,7 +114,8 @@ impl Peer {
 fn our_vtep(cluster: &mut Cluster) -> (Ipv4Addr, String) {
     let leases = cluster.etcd().list(&CONFIG_KEY.replace("config", "subnets/")).unwrap();
     let (key, value) = leases.into_iter().find(|(key, _)| key != LEASE).unwrap();
-    let subnet: Option<Ipv4Addr> = key.rsplit('/').next().and_then(|name| name.strip_suffix("-24")).and_then(|name| name.parse().ok());
+    let subnet: Option<Ipv4Addr> =
+        key.rsplit('/').next().and_then(|name| name.strip_suffix("-24")).and_then(|name| name.parse().ok());
     let value: serde_json::Value = serde_json::from_str(&value).unwrap();
     let mac = value["BackendData"]["VtepMAC"].as_str().unwrap_or_default().to_owned();
     (subnet.unwrap(), mac)
@@ -168,6 +169,13 @@ for_either_backend! {
                     assert_eq!(flow.udp_echo(2, size).unwrap(), 2, "{size} bytes, {name}");
                 }
                 flow.tcp_transfer(4 << 20).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            }
+            // As over NICs that segment in software and fill in checksums.
+            for netns in [node.netns(), &peer.netns] {
+                netns.offload(UNDERLAY_DEVICE, &["tx"], false).unwrap();
+            }
+            for (name, flow) in flows(node, peer) {
+                flow.tcp_transfer(1 << 20).unwrap_or_else(|error| panic!("{name}, without offloads: {error:#}"));
             }
             assert_eq!(node.counters().drops().unwrap(), []);
         });

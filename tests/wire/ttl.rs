@@ -7,7 +7,7 @@ use overlay_tests::{
     packets::{Ipv4, PROTO_ICMP, PROTO_UDP},
 };
 
-use crate::{Backend, LIMIT, flow, for_either_backend, on_two_nodes, settings, two};
+use crate::ground::{Backend, LIMIT, flow, for_either_backend, on_two_nodes, settings, two};
 
 /// Where traceroute's packets go: a port that nobody listens on.
 const PORT: u16 = 33_434;

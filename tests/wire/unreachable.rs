@@ -1,11 +1,14 @@
 //! Addresses that nobody has: the sender is told, as on any network. And one's own.
 
-use std::net::Ipv4Addr;
+use std::{
+    io::ErrorKind,
+    net::{Ipv4Addr, TcpStream},
+};
 
 use overlay_common::Reason;
 use overlay_tests::{netns::Netns, traffic::ping};
 
-use crate::{Backend, dropped, flow, for_either_backend, on_two_nodes, said, settings, two};
+use crate::ground::{Backend, LIMIT, dropped, flow, for_either_backend, on_two_nodes, said, settings, two};
 
 /// In the overlay network, and in a subnet that nobody leases: flannel's nodes skip the first one.
 const UNLEASED: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 9);
@@ -34,6 +37,10 @@ for_either_backend! {
                 assert!(said.contains("Destination Net Unreachable"), "{said}; {:?}", one.counters().drops());
             }
             assert_eq!(dropped(one, Reason::NoRoute), 2);
+            for from in [&one.container().netns, one.netns()] {
+                let refused = from.run(|| TcpStream::connect_timeout(&(UNLEASED, 80).into(), LIMIT)).unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::NetworkUnreachable, "{refused}");
+            }
         });
     }
 

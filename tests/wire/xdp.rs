@@ -3,7 +3,10 @@
 use overlay_common::Reason;
 use overlay_tests::{cluster::Settings, traffic::ping};
 
-use crate::{Backend, dropped, flow, for_either_backend, hostile, on_two_nodes, settings, two};
+use crate::{
+    ground::{Backend, dropped, flow, for_either_backend, on_two_nodes, settings, two},
+    hostile,
+};
 
 fn xdp(backend: Backend) -> Settings {
     Settings { agent_arguments: vec!["--decap".to_owned(), "xdp".to_owned()], ..settings(backend) }
