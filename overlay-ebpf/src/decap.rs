@@ -49,17 +49,19 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
         // The kernel reassembles it. What follows the first fragment needs no look: without it, it is nothing.
         return Ok(Verdict::Pass);
     }
-    maps::count_decap(accepted.subnet, packet.wire_packets(), accepted.inner_len as u64);
-    match maps::encapsulation() {
+    let packets = packet.wire_packets();
+    let verdict = match maps::encapsulation() {
         // The kernel's own VXLAN device decapsulates, on the way to the overlay device.
-        Encapsulation::Vxlan => Ok(Verdict::Pass),
+        Encapsulation::Vxlan => Verdict::Pass,
         Encapsulation::Udp => {
             let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
             packet.strip(accepted.outer_len)?;
             update_tos(packet, accepted.inner_tos, tos)?;
-            deliver(packet, node)
+            deliver(packet, node)?
         }
-    }
+    };
+    maps::count_decap(accepted.subnet, packets, accepted.inner_len as u64);
+    Ok(verdict)
 }
 
 /// Decapsulates on the XDP hook. `Ok` means that the frame goes on to the kernel, decapsulated or not.
@@ -117,6 +119,10 @@ fn set_tos(ip: &mut Ipv4Hdr, tos: u8) {
 #[inline(always)]
 fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, Reason> {
     let vtep = node.vtep();
+    if vtep.port == 0 {
+        // The agent has not told us who we are: every address would pass for one of the network.
+        return Ok(None);
+    }
     let Ok(eth) = packet.header::<Ethernet>(0) else { return Ok(None) };
     if eth.ether_type != ETHER_IPV4 {
         return Ok(None);
@@ -126,10 +132,11 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
         return Err(Reason::NotEncapsulated);
     }
     let outer_ihl = outer.ihl() as usize;
-    let is_tunnel = outer.proto == PROTO_UDP
+    let is_tunnel = outer.version() == 4
+        && outer_ihl >= Ipv4Hdr::LEN
+        && outer.proto == PROTO_UDP
         && outer.dst_addr() == vtep.address
-        && outer.frag_offset() == 0
-        && outer_ihl >= Ipv4Hdr::LEN;
+        && outer.frag_offset() == 0;
     if !is_tunnel {
         return Ok(None);
     }
