@@ -145,18 +145,13 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
         return Ok(None);
     }
     let fragment = outer.frag_flags() & MORE_FRAGMENTS != 0;
-    let whole = !fragment && !packet.is_gso();
-    if whole {
-        check_outer_lengths(outer, udp, packet.len() - L2)?;
-    }
-
-    let outer_len = outer_ihl + UdpHdr::LEN + inner_offset(packet, L2 + outer_ihl + UdpHdr::LEN, node)?;
-    let inner = packet.header::<Ipv4Hdr>(L2 + outer_len)?;
+    let end = if packet.is_gso() { packet.len() } else { L2 + outer_end(outer, udp, fragment, packet.len() - L2)? };
+    let outer_len = outer_ihl + UdpHdr::LEN + inner_offset(packet, L2 + outer_ihl + UdpHdr::LEN, end, node)?;
+    let inner = packet.header_within::<Ipv4Hdr>(L2 + outer_len, end)?;
     if inner.version() != 4 || (inner.ihl() as usize) < Ipv4Hdr::LEN {
         return Err(Reason::BadHeader);
     }
-    let end = if whole { L2 + outer.tot_len() as usize } else { packet.len() };
-    let inner_len = inner_length(inner, end.wrapping_sub(L2 + outer_len), packet.is_gso(), fragment)?;
+    let inner_len = inner_length(inner, end - (L2 + outer_len), packet.is_gso(), fragment)?;
     check_addresses(inner, outer.src_addr(), node)?;
     Ok(Some(Accepted {
         outer_len,
@@ -168,30 +163,37 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
     }))
 }
 
-/// The outer lengths must agree with each other and with the `available` bytes behind the Ethernet header.
+/// Where the outer packet ends by its own word, which must agree with the UDP header's and lie within the
+/// `available` bytes; in bytes from the outer IP header.
+///
+/// The kernel cuts off what stands behind it. So must we: otherwise the first of several fragments could show us
+/// one inner header there, and bring another in the second fragment.
 #[inline(always)]
-fn check_outer_lengths(outer: &Ipv4Hdr, udp: &UdpHdr, available: usize) -> Result<(), Reason> {
-    let (ip_len, udp_len) = (outer.tot_len() as usize, udp.len() as usize);
-    if ip_len > available || udp_len < UdpHdr::LEN || udp_len + outer.ihl() as usize != ip_len {
+fn outer_end(outer: &Ipv4Hdr, udp: &UdpHdr, fragment: bool, available: usize) -> Result<usize, Reason> {
+    let (ip_len, headers) = (outer.tot_len() as usize, outer.ihl() as usize + UdpHdr::LEN);
+    // A fragment's UDP length is that of the whole datagram.
+    let agree = fragment || udp.len() as usize + outer.ihl() as usize == ip_len;
+    if ip_len < headers || ip_len > available || !agree {
         return Err(Reason::BadLength);
     }
-    Ok(())
+    Ok(ip_len)
 }
 
-/// Checks what stands between the UDP header and the inner IP packet, and returns its length in bytes.
+/// Checks what stands between the UDP header and the inner IP packet, and returns its length in bytes. The outer
+/// packet ends at `end`.
 #[inline(always)]
-fn inner_offset<P: Packet>(packet: &P, payload: usize, node: &LocalNode) -> Result<usize, Reason> {
+fn inner_offset<P: Packet>(packet: &P, payload: usize, end: usize, node: &LocalNode) -> Result<usize, Reason> {
     if let Encapsulation::Udp = maps::encapsulation() {
         return Ok(0);
     }
-    let vxlan = packet.header::<VxlanHdr>(payload)?;
+    let vxlan = packet.header_within::<VxlanHdr>(payload, end)?;
     if vxlan.flags != VXLAN_FLAGS {
         return Err(Reason::BadVxlanFlags);
     }
     if vxlan.vni() != node.vtep().vni {
         return Err(Reason::WrongVni);
     }
-    let frame = packet.header::<Ethernet>(payload + VxlanHdr::LEN)?;
+    let frame = packet.header_within::<Ethernet>(payload + VxlanHdr::LEN, end)?;
     if frame.ether_type != ETHER_IPV4 {
         return Err(Reason::InnerNotIpv4);
     }
