@@ -163,7 +163,6 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
     }))
 }
 
-<<<<<<< HEAD
 /// A packet from an overlay address that came without a tunnel: only from nodes on our own link (`DirectRouting`).
 #[inline(always)]
 fn bare(source: Ipv4Addr, node: &LocalNode) -> Result<Option<Accepted>, Reason> {
@@ -173,14 +172,11 @@ fn bare(source: Ipv4Addr, node: &LocalNode) -> Result<Option<Accepted>, Reason> 
     }
 }
 
-/// The outer lengths must agree with each other and with the `available` bytes behind the Ethernet header.
-=======
 /// Where the outer packet ends by its own word, which must agree with the UDP header's and lie within the
 /// `available` bytes; in bytes from the outer IP header.
 ///
 /// The kernel cuts off what stands behind it. So must we: otherwise the first of several fragments could show us
 /// one inner header there, and bring another in the second fragment.
->>>>>>> model
 #[inline(always)]
 fn outer_end(outer: &Ipv4Hdr, udp: &UdpHdr, fragment: bool, available: usize) -> Result<usize, Reason> {
     let (ip_len, headers) = (outer.tot_len() as usize, outer.ihl() as usize + UdpHdr::LEN);
