@@ -52,19 +52,21 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
         mark_for_admit(packet);
         return Ok(Verdict::Pass);
     }
-    maps::count_decap(accepted.subnet, packet.wire_packets(), accepted.inner_len as u64);
-    match maps::encapsulation() {
+    let packets = packet.wire_packets();
+    let verdict = match maps::encapsulation() {
         // The kernel's own VXLAN device decapsulates, on the way to the overlay device.
         Encapsulation::Vxlan => {
             mark_for_admit(packet);
-            Ok(Verdict::Pass)
+            Verdict::Pass
         }
         Encapsulation::Udp => {
             packet.strip(accepted.outer_len)?;
             update_tos(packet, accepted.inner_tos, tos)?;
-            deliver(packet, node)
+            deliver(packet, node)?
         }
-    }
+    };
+    maps::count_decap(accepted.subnet, packets, accepted.inner_len as u64);
+    Ok(verdict)
 }
 
 /// Lets in what [`decap`] has accepted, on the overlay device of VXLAN.
@@ -140,6 +142,10 @@ fn set_tos(ip: &mut Ipv4Hdr, tos: u8) {
 #[inline(always)]
 fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, Reason> {
     let vtep = node.vtep();
+    if vtep.port == 0 {
+        // The agent has not told us who we are: every address would pass for one of the network.
+        return Ok(None);
+    }
     let Ok(eth) = packet.header::<Ethernet>(0) else { return Ok(None) };
     if eth.ether_type != ETHER_IPV4 {
         return Ok(None);
@@ -149,10 +155,11 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
         return bare(outer.src_addr(), node);
     }
     let outer_ihl = outer.ihl() as usize;
-    let is_tunnel = outer.proto == PROTO_UDP
+    let is_tunnel = outer.version() == 4
+        && outer_ihl >= Ipv4Hdr::LEN
+        && outer.proto == PROTO_UDP
         && outer.dst_addr() == vtep.address
-        && outer.frag_offset() == 0
-        && outer_ihl >= Ipv4Hdr::LEN;
+        && outer.frag_offset() == 0;
     if !is_tunnel {
         return Ok(None);
     }
@@ -161,18 +168,13 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
         return Ok(None);
     }
     let fragment = outer.frag_flags() & MORE_FRAGMENTS != 0;
-    let whole = !fragment && !packet.is_gso();
-    if whole {
-        check_outer_lengths(outer, udp, packet.len() - L2)?;
-    }
-
-    let outer_len = outer_ihl + UdpHdr::LEN + inner_offset(packet, L2 + outer_ihl + UdpHdr::LEN, node)?;
-    let inner = packet.header::<Ipv4Hdr>(L2 + outer_len)?;
+    let end = if packet.is_gso() { packet.len() } else { L2 + outer_end(outer, udp, fragment, packet.len() - L2)? };
+    let outer_len = outer_ihl + UdpHdr::LEN + inner_offset(packet, L2 + outer_ihl + UdpHdr::LEN, end, node)?;
+    let inner = packet.header_within::<Ipv4Hdr>(L2 + outer_len, end)?;
     if inner.version() != 4 || (inner.ihl() as usize) < Ipv4Hdr::LEN {
         return Err(Reason::BadHeader);
     }
-    let end = if whole { L2 + outer.tot_len() as usize } else { packet.len() };
-    let inner_len = inner_length(inner, end.wrapping_sub(L2 + outer_len), packet.is_gso(), fragment)?;
+    let inner_len = inner_length(inner, end - (L2 + outer_len), packet.is_gso(), fragment)?;
     check_addresses(inner, outer.src_addr(), node)?;
     Ok(Some(Accepted {
         outer_len,
@@ -193,30 +195,37 @@ fn bare(source: Ipv4Addr, node: &LocalNode) -> Result<Option<Accepted>, Reason> 
     }
 }
 
-/// The outer lengths must agree with each other and with the `available` bytes behind the Ethernet header.
+/// Where the outer packet ends by its own word, which must agree with the UDP header's and lie within the
+/// `available` bytes; in bytes from the outer IP header.
+///
+/// The kernel cuts off what stands behind it. So must we: otherwise the first of several fragments could show us
+/// one inner header there, and bring another in the second fragment.
 #[inline(always)]
-fn check_outer_lengths(outer: &Ipv4Hdr, udp: &UdpHdr, available: usize) -> Result<(), Reason> {
-    let (ip_len, udp_len) = (outer.tot_len() as usize, udp.len() as usize);
-    if ip_len > available || udp_len < UdpHdr::LEN || udp_len + outer.ihl() as usize != ip_len {
+fn outer_end(outer: &Ipv4Hdr, udp: &UdpHdr, fragment: bool, available: usize) -> Result<usize, Reason> {
+    let (ip_len, headers) = (outer.tot_len() as usize, outer.ihl() as usize + UdpHdr::LEN);
+    // A fragment's UDP length is that of the whole datagram.
+    let agree = fragment || udp.len() as usize + outer.ihl() as usize == ip_len;
+    if ip_len < headers || ip_len > available || !agree {
         return Err(Reason::BadLength);
     }
-    Ok(())
+    Ok(ip_len)
 }
 
-/// Checks what stands between the UDP header and the inner IP packet, and returns its length in bytes.
+/// Checks what stands between the UDP header and the inner IP packet, and returns its length in bytes. The outer
+/// packet ends at `end`.
 #[inline(always)]
-fn inner_offset<P: Packet>(packet: &P, payload: usize, node: &LocalNode) -> Result<usize, Reason> {
+fn inner_offset<P: Packet>(packet: &P, payload: usize, end: usize, node: &LocalNode) -> Result<usize, Reason> {
     if let Encapsulation::Udp = maps::encapsulation() {
         return Ok(0);
     }
-    let vxlan = packet.header::<VxlanHdr>(payload)?;
+    let vxlan = packet.header_within::<VxlanHdr>(payload, end)?;
     if vxlan.flags != VXLAN_FLAGS {
         return Err(Reason::BadVxlanFlags);
     }
     if vxlan.vni() != node.vtep().vni {
         return Err(Reason::WrongVni);
     }
-    let frame = packet.header::<Ethernet>(payload + VxlanHdr::LEN)?;
+    let frame = packet.header_within::<Ethernet>(payload + VxlanHdr::LEN, end)?;
     if frame.ether_type != ETHER_IPV4 {
         return Err(Reason::InnerNotIpv4);
     }

@@ -31,35 +31,36 @@ pub(crate) fn encap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
         return Err(Reason::NotIpv4);
     }
     let inner = packet.header::<Ipv4Hdr>(L2)?;
-    let inner_len = inner_length(inner, packet.len() - L2, packet.is_gso())?;
+    let length = inner_length(inner, packet.len() - L2, packet.is_gso())?;
     let subnet = destination_subnet(inner, node)?;
     let route = maps::route(subnet).ok_or(Reason::NoRoute)?;
 
     let flow = packet.flow_label(inner.tos);
-    let (packets, bytes) = (packet.wire_packets(), packet.len() - L2);
+    let (packets, inner_len) = (packet.wire_packets(), length as u16);
     let vtep = node.vtep();
     match maps::encapsulation() {
         Encapsulation::Udp => packet.prepend(&UdpHeaders::new(&vtep, &route, inner_len, flow))?,
         Encapsulation::Vxlan => packet.prepend(&VxlanHeaders::new(&vtep, &route, inner_len, flow))?,
     }
-    maps::count_encap(subnet, packets, bytes as u64);
+    maps::count_encap(subnet, packets, length as u64);
     Ok(packet.redirect_out(node.underlay_ifindex))
 }
 
-/// The length in bytes that the outer headers must announce, from the inner header and the `available` bytes.
+/// The length in bytes of the inner packet, from its header and the `available` bytes.
 ///
-/// The header of a super-packet may say anything (0 above 64 KiB): segmentation rewrites both. Bytes behind the
-/// inner packet are no part of it; they stay behind the outer packet as well, where receivers ignore them.
+/// The header of a super-packet may say anything (0 above 64 KiB): segmentation rewrites it, and the outer one.
+/// Bytes behind the inner packet are no part of it; they stay behind the outer packet as well, where receivers
+/// ignore them.
 #[inline(always)]
-fn inner_length(inner: &Ipv4Hdr, available: usize, gso: bool) -> Result<u16, Reason> {
+fn inner_length(inner: &Ipv4Hdr, available: usize, gso: bool) -> Result<usize, Reason> {
     if inner.version() != 4 || (inner.ihl() as usize) < Ipv4Hdr::LEN {
         return Err(Reason::BadHeader);
     }
     if gso {
-        return Ok(available as u16);
+        return Ok(available);
     }
-    let length = inner.tot_len();
-    if (length as usize) < inner.ihl() as usize || length as usize > available {
+    let length = inner.tot_len() as usize;
+    if length < inner.ihl() as usize || length > available {
         return Err(Reason::BadLength);
     }
     Ok(length)

@@ -46,7 +46,9 @@ pub(crate) fn net_unreachable(packet: &mut TcPacket) -> Result<Verdict, Reason> 
     if !may_be_answered(packet, &inner)? {
         return Err(Reason::NoRoute);
     }
-    let (quote_len, sum) = if packet.len() >= L2 + LONG_QUOTE {
+    // Not what may follow the packet.
+    let length = if packet.is_gso() { packet.len() - L2 } else { inner.tot_len() as usize };
+    let (quote_len, sum) = if length >= LONG_QUOTE {
         (LONG_QUOTE, packet.sum::<LONG_QUOTE>(L2)?)
     } else {
         (SHORT_QUOTE, packet.sum::<SHORT_QUOTE>(L2)?)

@@ -53,6 +53,15 @@ pub(crate) trait Packet {
     /// A view of the `T` at `offset` bytes from the start of the Ethernet header.
     fn header<T>(&self, offset: usize) -> Result<&T, Reason>;
 
+    /// The same for a `T` that must end before `end`, where the bytes that are part of the packet end.
+    #[inline(always)]
+    fn header_within<T>(&self, offset: usize, end: usize) -> Result<&T, Reason> {
+        if offset + size_of::<T>() > end {
+            return Err(Reason::Truncated);
+        }
+        self.header(offset)
+    }
+
     /// Length in bytes, Ethernet header included.
     fn len(&self) -> usize;
 

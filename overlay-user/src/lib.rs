@@ -5,6 +5,7 @@
 //! packet:   container -> to_overlay [ROUTES, LOCAL_NODE] -> wire -> from_underlay [ROUTES, LOCAL_NODE] -> container
 //! ```
 
+pub mod admin;
 pub mod agent;
 pub mod allocate;
 pub mod backoff;

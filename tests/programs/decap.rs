@@ -1,13 +1,15 @@
 //! `from_underlay` and `xdp_decap`: what other nodes send.
 
-use overlay_common::{Encapsulation, Reason};
+use std::net::Ipv4Addr;
+
+use overlay_common::{Encapsulation, LocalNode, Reason, Vtep};
 use overlay_tests::{
     packets::{ETHER_ARP, ETHER_IPV4, ETHER_IPV6, ETHER_VLAN, Ipv4, PROTO_TCP, PROTO_UDP, ethernet, udp},
-    programs::{Context, Programs, REMOTE_NODE, REMOTE_SUBNET, VTEP},
+    programs::{Context, Outcome, Programs, REMOTE_NODE, REMOTE_SUBNET, VTEP},
 };
 
 use crate::{
-    BOTH, Case, Expect, FROM_UNDERLAY, LOCAL, REMOTE, XDP_DECAP, check, delivered, exactly, from_wire, inner,
+    BOTH, Case, Expect, FROM_UNDERLAY, Hook, LOCAL, REMOTE, XDP_DECAP, check, delivered, exactly, from_wire, inner,
     inner_tcp, marked, tunnel, tunnel_bytes,
 };
 
@@ -58,6 +60,10 @@ fn foreign(encapsulation: Encapsulation) -> Vec<(&'static str, Vec<u8>)> {
         ("IPv6 passes", ethernet([2; 6], [2; 6], ETHER_IPV6, &[0x60; 60])),
         ("a VLAN's packet is for the VLAN device", vlan),
         ("another UDP port passes", from_wire(&other_port)),
+        (
+            "an IP header that is none is the kernel's to refuse",
+            from_wire(&Ipv4 { version_and_length: Some(0x65), ..plain.clone() }),
+        ),
         ("another protocol passes", from_wire(&Ipv4 { protocol: PROTO_TCP, ..plain.clone() })),
         (
             "a tunnel packet for another node passes",
@@ -182,5 +188,36 @@ fn what_is_accepted_is_counted_by_subnet() {
         let traffic = programs.traffic(REMOTE_SUBNET).expect("read TRAFFIC");
         assert_eq!((traffic.decap_packets, traffic.decap_bytes), (3, 3 * ip.bytes().len() as u64), "{program}");
         assert_eq!((traffic.encap_packets, traffic.encap_bytes), (0, 0));
+    }
+}
+
+#[test]
+fn what_is_dropped_for_a_congestion_mark_is_not_counted_as_accepted() {
+    for (program, encapsulation) in
+        [("from_underlay", Encapsulation::Udp), ("xdp_decap", Encapsulation::Udp), ("xdp_decap", Encapsulation::Vxlan)]
+    {
+        let mut programs = Programs::load(encapsulation).expect("load the programs");
+        let marked = Ipv4 { tos: 0b11, ..tunnel(encapsulation, &inner(REMOTE, LOCAL)) };
+        let outcome = programs.run(program, &from_wire(&marked), Context::default()).expect("run the program");
+        assert_eq!(outcome.counted, Some(Reason::CeOnNotEct), "{program}");
+        let traffic = programs.traffic(REMOTE_SUBNET).expect("read TRAFFIC");
+        assert_eq!((traffic.decap_packets, traffic.decap_bytes), (0, 0), "{program} on {encapsulation:?}");
+    }
+}
+
+#[test]
+fn everything_passes_until_the_agent_has_said_who_we_are() {
+    let nobody = Vtep { address: Ipv4Addr::UNSPECIFIED, mac: [0; 6], port: 0, vni: 0 };
+    let zero = LocalNode::new(&nobody, (Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::UNSPECIFIED, 0), 0, 0);
+    for encapsulation in BOTH {
+        let mut programs = Programs::load(encapsulation).expect("load the programs");
+        programs.set_node(zero).expect("write LOCAL_NODE");
+        for Hook { program, next, .. } in [FROM_UNDERLAY, XDP_DECAP] {
+            for ip in [inner(REMOTE, LOCAL), tunnel(encapsulation, &inner(REMOTE, LOCAL))] {
+                let packet = from_wire(&ip);
+                let outcome = programs.run(program, &packet, Context::default()).expect("run the program");
+                assert_eq!(outcome, Outcome { verdict: next, packet, counted: None }, "{program}");
+            }
+        }
     }
 }

@@ -161,3 +161,15 @@ fn what_is_encapsulated_is_counted_by_subnet() {
         assert_eq!((traffic.decap_packets, traffic.decap_bytes), (0, 0));
     }
 }
+
+#[test]
+fn bytes_behind_the_inner_packet_are_not_counted() {
+    for encapsulation in BOTH {
+        let mut programs = Programs::load(encapsulation).expect("load the programs");
+        let ip = inner(LOCAL, REMOTE);
+        let padded = [from_kernel(&ip).as_slice(), b"padding"].concat();
+        programs.run("to_overlay", &padded, Context::default()).expect("run the program");
+        let traffic = programs.traffic(REMOTE_SUBNET).expect("read TRAFFIC");
+        assert_eq!(traffic.encap_bytes, ip.bytes().len() as u64);
+    }
+}

@@ -200,6 +200,25 @@ fn an_inner_packet_cut_at_any_byte_is_dropped() {
 }
 
 #[test]
+fn nothing_is_read_behind_the_end_of_the_outer_packet() {
+    for encapsulation in BOTH {
+        let whole = tunnel(encapsulation, &inner(REMOTE, LOCAL));
+        let payload = &whole.payload[8..];
+        let headers = usize::from(encapsulation.overhead()) - 28 + 20;
+        let case = |name, flags_and_offset, length| {
+            // Good headers all the same, but the kernel would cut them off and, of a fragment, read others.
+            let datagram = udp(50_000, VTEP.port, &payload[..length]);
+            let mut input = from_wire(&Ipv4 { flags_and_offset, payload: datagram, ..whole.clone() });
+            input.extend_from_slice(&payload[length..]);
+            Case::new(name, input, Expect::Dropped(Reason::Truncated))
+        };
+        let datagrams = (0..headers).map(|length| case("a datagram with its headers in the padding", 0, length));
+        let fragments = (0..headers).map(|length| case("a fragment with its headers in the padding", 0x2000, length));
+        on_both_hooks(encapsulation, &datagrams.chain(fragments).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn a_programs_metadata_cannot_be_forged_from_the_wire() {
     // The mark that xdp_decap leaves, in front of a bare inner packet: on the wire it is only bytes.
     let mut programs = Programs::load(Encapsulation::Vxlan).expect("load the programs");

@@ -69,6 +69,10 @@ impl Builder {
         etcd.wait_healthy()?;
         Ok(etcd)
     }
+
+    fn url(&self, port: u16) -> String {
+        format!("{}://{}:{port}", self.scheme, self.address)
+    }
 }
 
 /// A real etcd-server with a data directory of its own. Ends, and takes its data along, when dropped.
@@ -227,12 +231,6 @@ impl Etcd {
     fn wait_healthy(&mut self) -> Result<()> {
         let (netns, health) = (&self.setup.netns, SocketAddr::from((self.setup.address, HEALTH_PORT)));
         self.process.wait_ready("etcd's health", START, || Ok(netns.run(|| healthy(health)).then_some(())))
-    }
-}
-
-impl Builder {
-    fn url(&self, port: u16) -> String {
-        format!("{}://{}:{port}", self.scheme, self.address)
     }
 }
 
