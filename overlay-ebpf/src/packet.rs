@@ -181,7 +181,7 @@ impl TcPacket {
     /// The sum for an internet checksum over `N` bytes at `offset`, a multiple of four: 32 bits, not folded.
     #[inline(always)]
     pub(crate) fn sum<const N: usize>(&self, offset: usize) -> Result<u32, Reason> {
-        const { assert!(N % 4 == 0, "the helper sums words") };
+        const { assert!(N.is_multiple_of(4), "the helper sums words") };
         let bytes = self.header::<[u8; N]>(offset)?;
         // SAFETY: the helper reads the `N` bytes that `header` has checked, and nothing of the null pointer's 0 bytes.
         let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.as_ptr().cast_mut().cast(), N as u32, 0) };
