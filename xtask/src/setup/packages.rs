@@ -30,6 +30,7 @@ pub(super) const PACKAGES: &[Package] = &[
     package("libprotobuf-dev", "types that etcd's protocol imports", "/usr/include/google/protobuf/descriptor.proto"),
     package("iproute2", "tests: sets up and reads network namespaces", "/usr/bin/ip"),
     package("iputils-ping", "tests: containers ping each other", "/usr/bin/ping"),
+    package("ethtool", "tests: turns a device's offloads off", "/usr/sbin/ethtool"),
     package("nftables", "masquerading, and tests that filter packets", "/usr/sbin/nft"),
     package("iptables", "tests: the FORWARD chains that Docker leaves behind", "/usr/sbin/iptables-nft"),
     server("etcd-server", "tests: a real etcd, started by the test that wants one", "/usr/bin/etcd", "etcd"),
