@@ -72,7 +72,7 @@ fn tc_action(packet: &TcPacket, outcome: Result<Verdict, Reason>) -> i32 {
     match outcome {
         // Not TC_ACT_OK: programs of others behind ours are to see what is not ours.
         Ok(Verdict::Pass) => TC_ACT_UNSPEC,
-        Ok(Verdict::Redirect) => TC_ACT_REDIRECT as i32,
+        Ok(Verdict::Redirect) => TC_ACT_REDIRECT,
         Err(reason) => {
             count_and_log(packet, packet.context(), reason);
             TC_ACT_SHOT
