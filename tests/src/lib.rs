@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod counters;
 pub mod etcd;
+pub mod model;
 pub mod netns;
 pub mod node;
 pub mod packets;
