@@ -15,3 +15,4 @@ pub mod programs;
 pub mod sandbox;
 pub mod subnet_env;
 pub mod traffic;
+pub mod verifier;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, PerCpuArray, PerCpuHashMap, PerCpuValues},
-    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
 use overlay_common::{Encapsulation, LocalNode, Reason, Route, Traffic, Vtep};
@@ -172,6 +172,22 @@ impl Programs {
     /// When the kernel refuses.
     pub fn drops(&mut self) -> Result<Vec<(Reason, u64)>> {
         Reason::ALL.into_iter().map(|reason| Ok((reason, self.dropped(reason)?))).collect()
+    }
+
+    /// What the kernel says of `program`.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn info(&self, program: &str) -> Result<ProgramInfo> {
+        Ok(self.ebpf.program(program).context("no such program")?.info()?)
+    }
+
+    /// The map `name`, the hidden ones included.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn map_by_name(&self, name: &str) -> Result<&Map> {
+        self.ebpf.map(name).with_context(|| format!("no map {name}"))
     }
 
     fn map<'a, M>(&'a mut self, name: &str) -> Result<M>
