@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use overlay_common::{Encapsulation, Reason};
 use overlay_tests::model::{Expected, Fate, Program};
 
@@ -39,33 +39,38 @@ impl Fuzzer {
             let trial = recipe.trial();
             let expected = trial.expect(self.model, &ground.world.facts);
             census.add(&expected);
-            let end_of_batch = (number + 1) % BATCH == 0 || number + 1 == packets;
-            if ground.compare(&trial, &expected)?.is_some() || end_of_batch && self.miscounted()? {
+            let mut complaint = ground.compare(&trial, &expected)?;
+            if complaint.is_none() && ((number + 1) % BATCH == 0 || number + 1 == packets) {
+                complaint = self.miscounted()?;
+            }
+            if let Some(complaint) = complaint {
                 let difference = self.first_difference(number - number % BATCH..=number)?;
-                return Ok((census, Some(difference)));
+                let alone = format!("packet {number} of seed {:#x}, but not when it is alone: {complaint}", self.seed);
+                return Ok((census, Some(difference.context(alone)?)));
             }
         }
         Ok((census, None))
     }
 
     /// The first of these packets, already run, that differs when all counters are looked at: one that is counted
-    /// where nothing was expected shows only later.
-    fn first_difference(&mut self, numbers: RangeInclusive<u64>) -> Result<Difference> {
-        for number in numbers.clone() {
+    /// where nothing was expected shows only later. `None`: it takes the packets before it, or the identification
+    /// that the kernel has drawn for an outer packet.
+    fn first_difference(&mut self, numbers: RangeInclusive<u64>) -> Result<Option<Difference>> {
+        for number in numbers {
             if let Some(difference) = self.difference(number)? {
-                return Ok(difference);
+                return Ok(Some(difference));
             }
         }
-        bail!("packets {numbers:?} together are not what the model says, but each one alone is")
+        Ok(None)
     }
 
-    fn miscounted(&mut self) -> Result<bool> {
+    fn miscounted(&mut self) -> Result<Option<String>> {
         for ground in &mut self.grounds {
-            if ground.compare_counters()?.is_some() {
-                return Ok(true);
+            if let Some(complaint) = ground.compare_counters()? {
+                return Ok(Some(complaint));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// The packet with this number and the ground it is for.

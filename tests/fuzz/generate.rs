@@ -73,7 +73,16 @@ fn inner(chance: &mut Chance, world: &World, source: Ipv4Addr, destination: Ipv4
     let mut ip = Ipv4 { tos: chance.byte(), id: chance.word(), ..Ipv4::new(source, destination, protocol, payload) };
     ip.ttl = chance.pick(&[0, 1, 63, 64, 255]);
     vary(chance, &mut ip);
+    if chance.one_in(8) {
+        ip.id = id_for_no_checksum(&ip);
+    }
     ip
+}
+
+/// The identification that makes the header's checksum 0: a change of the header then carries twice.
+fn id_for_no_checksum(ip: &Ipv4) -> u16 {
+    let header = Ipv4 { id: 0, ..ip.clone() }.bytes();
+    u16::from_be_bytes([header[10], header[11]])
 }
 
 /// What any sender may do to a header, and some lies.

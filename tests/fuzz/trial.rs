@@ -90,7 +90,7 @@ impl Trial {
             _ => Ok(packet.to_vec()),
         };
         match canonical {
-            Err(complaint) => Some(complaint),
+            Err(complaint) => Some(format!("{complaint}: {}", hex(packet))),
             Ok(packet) if packet == *wanted => None,
             Ok(packet) => Some(format!("the packet became {}", hex(&packet))),
         }
