@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod counters;
 pub mod etcd;
+pub mod model;
 pub mod netns;
 pub mod node;
 pub mod packet_socket;
@@ -16,3 +17,4 @@ pub mod sandbox;
 pub mod subnet_env;
 pub mod traffic;
 pub mod tun_peer;
+pub mod verifier;
