@@ -8,7 +8,8 @@ use core::net::Ipv4Addr;
 pub struct Route {
     next_hop: [u8; 4],
     vtep_mac: [u8; 6],
-    _pad: [u8; 2],
+    direct: u8,
+    _pad: [u8; 1],
 }
 
 const _: () = assert!(size_of::<Route>() == 12 && align_of::<Route>() == 1);
@@ -20,7 +21,20 @@ impl Route {
     /// encapsulations that carry no inner Ethernet header.
     #[must_use]
     pub const fn new(next_hop: Ipv4Addr, vtep_mac: [u8; 6]) -> Self {
-        Self { next_hop: next_hop.octets(), vtep_mac, _pad: [0; 2] }
+        Self { next_hop: next_hop.octets(), vtep_mac, direct: 0, _pad: [0] }
+    }
+
+    /// The same route to a node on our own link, which also sends and receives without encapsulation.
+    #[must_use]
+    pub const fn direct(self) -> Self {
+        Self { direct: 1, ..self }
+    }
+
+    /// Whether packets of the node may come without encapsulation.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_direct(&self) -> bool {
+        self.direct != 0
     }
 
     /// The underlay address of the remote node.

@@ -129,7 +129,7 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
     }
     let Ok(outer) = packet.header::<Ipv4Hdr>(L2) else { return Ok(None) };
     if node.in_network(outer.src_addr()) {
-        return Err(Reason::NotEncapsulated);
+        return bare(outer.src_addr(), node);
     }
     let outer_ihl = outer.ihl() as usize;
     let is_tunnel = outer.version() == 4
@@ -161,6 +161,15 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
         subnet: node.subnet_of(inner.src_addr()),
         inner_len,
     }))
+}
+
+/// A packet from an overlay address that came without a tunnel: only from nodes on our own link (`DirectRouting`).
+#[inline(always)]
+fn bare(source: Ipv4Addr, node: &LocalNode) -> Result<Option<Accepted>, Reason> {
+    match maps::route(node.subnet_of(source)) {
+        Some(route) if route.is_direct() => Ok(None),
+        _ => Err(Reason::NotEncapsulated),
+    }
 }
 
 /// Where the outer packet ends by its own word, which must agree with the UDP header's and lie within the

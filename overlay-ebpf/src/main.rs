@@ -17,14 +17,16 @@ mod maps;
 mod packet;
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use aya_log_ebpf::debug;
+use aya_log_ebpf::info;
+use network_types::ip::Ipv4Hdr;
 use overlay_common::Reason;
 
-use crate::packet::{TcPacket, XdpPacket};
+use crate::packet::{L2, Packet, TcPacket, XdpPacket};
 
 /// What becomes of a packet that leaves for no [`Reason`].
 #[derive(Clone, Copy)]
@@ -59,8 +61,7 @@ fn xdp_decap(ctx: XdpContext) -> u32 {
     match decap::decap_early(&mut packet) {
         Ok(()) => xdp_action::XDP_PASS,
         Err(reason) => {
-            maps::count_drop(reason);
-            debug!(packet.context(), "xdp_decap drops a packet: reason {}", reason.index());
+            count_and_log(&packet, packet.context(), reason);
             xdp_action::XDP_DROP
         }
     }
@@ -73,10 +74,21 @@ fn tc_action(packet: &TcPacket, outcome: Result<Verdict, Reason>) -> i32 {
         Ok(Verdict::Pass) => TC_ACT_UNSPEC,
         Ok(Verdict::Redirect) => TC_ACT_REDIRECT as i32,
         Err(reason) => {
-            maps::count_drop(reason);
-            debug!(packet.context(), "dropped a packet: reason {}", reason.index());
+            count_and_log(packet, packet.context(), reason);
             TC_ACT_SHOT
         }
+    }
+}
+
+/// Counts a drop; and logs it, if the agent was started with `--log-drops`. Otherwise the verifier takes the logging
+/// out: its level is a constant of the load.
+#[inline(always)]
+fn count_and_log<C: EbpfContext>(packet: &impl Packet, context: &C, reason: Reason) {
+    maps::count_drop(reason);
+    if let Ok(ip) = packet.header::<Ipv4Hdr>(L2) {
+        info!(context, "drop: {:i} to {:i}: {}", ip.src_addr(), ip.dst_addr(), reason.text());
+    } else {
+        info!(context, "drop: {}", reason.text());
     }
 }
 

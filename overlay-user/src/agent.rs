@@ -1,31 +1,23 @@
 //! The node agent: joins datastore, interfaces and data path, and stays until it is told to go.
 
-use std::{net::Ipv4Addr, sync::Arc};
+mod signals;
+mod start;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use rtnetlink::Handle;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
+use self::signals::Signals;
 use crate::{
-    allocate::Previous,
     backoff::Backoff,
     config::AgentConfig,
-    datastore::{self, Datastore},
-    holder::{self, Claim, HoldEvent, Holder},
-    lease::{self, LeaseEvent},
-    link,
-    listener::Listener,
-    mac::Mac,
-    network::{Backend, NetworkConfig},
-    node::{self, Node, Plan},
+    holder::HoldEvent,
+    node::{self, Node},
     routes::RouteTable,
     rundir::RunDir,
-    subnet_file::{PreviousSubnetFile, SubnetFile},
-    underlay::{self, Underlay, UnderlayEvent},
-    watch::{self, WatchEvent},
+    subnet_file::SubnetFile,
+    underlay::{self, UnderlayEvent},
+    watch::WatchEvent,
 };
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -85,76 +77,12 @@ struct Agent<'a> {
     underlay: mpsc::Receiver<UnderlayEvent>,
 }
 
-impl<'a> Agent<'a> {
-    async fn start(config: &'a AgentConfig, handle: &Handle) -> Result<Self> {
-        let store = datastore::open(&config.datastore)?;
-        let network = network_config(&*store).await?;
-        let pool = network.ipv4.ok_or_else(|| anyhow!("network config: EnableIPv4 false: IPv4 is needed"))?;
-        let underlay = underlay::select(handle, &config.underlay).await?;
-        underlay.check_outside(pool.network())?;
-        node::check_decap(config.decap, network.backend.encapsulation())?;
-        let mtu = overlay_mtu(&underlay, &network.backend)?;
-        let device = node::device_name(&network.backend);
-        let adopted = link::mac_of(handle, &device).await?;
-        let listener = claim_port(&network.backend, underlay.address, adopted.is_some()).await?;
-        let mac = adopted.unwrap_or_else(|| Mac::random().0);
-
-        let holder = acquire(&store, &network, config, &underlay, mac).await?;
-        let subnet = holder.lease().subnet.v4;
-        tracing::info!(
-            %subnet, interface = underlay.name, address = %underlay.address, public_ip = %underlay.public_ip, mtu,
-            backend = network.backend.name(), device, "subnet taken"
-        );
-        let table = RouteTable::new(&network, underlay.public_ip, subnet);
-        let (underlay_events, underlay_changes) = mpsc::channel(64);
-        tokio::spawn(follow_underlay(underlay::Watch::new(underlay.clone())?, underlay_events));
-        let (hold_events, held) = mpsc::channel(64);
-        tokio::spawn(holder.keep(hold_events));
-        let (watch_events, watched) = mpsc::channel(1024);
-        tokio::spawn(watch::run(Arc::clone(&store), watch_events));
-
-        let plan = Plan {
-            backend: network.backend.clone(),
-            network: pool.network(),
-            subnet,
-            underlay,
-            mac,
-            mtu,
-            decap: config.decap,
-        };
-        let node = Node::set_up(handle, &config.run_dir, plan).await?;
-        let mut agent = Self { config, node, table, watched, held, underlay: underlay_changes };
-        agent.first_routes().await?;
-        agent.node.attach()?;
-        if let Some(listener) = listener {
-            agent.node.serve_fragments(listener, &config.run_dir.maps())?;
-        }
-        agent.write_subnet_file()?;
-        tracing::info!(file = %config.subnet_file.display(), "ready");
-        Ok(agent)
-    }
-
-    /// Waits for the first full list of leases and makes the routes equal to it.
-    async fn first_routes(&mut self) -> Result<()> {
-        loop {
-            match self.watched.recv().await.context("follow the leases")? {
-                WatchEvent::Lease(event @ LeaseEvent::Reset(_)) => {
-                    self.table.apply(event);
-                    let changed = self.node.reconcile(self.table.routes())?;
-                    tracing::info!(routes = self.table.routes().len(), changed, "routes in place");
-                    return Ok(());
-                }
-                WatchEvent::Silent(error) => bail!(error),
-                other => self.on_watch(other),
-            }
-        }
-    }
-
+impl Agent<'_> {
     async fn serve(mut self, signals: &mut Signals) -> Result<()> {
         loop {
             tokio::select! {
                 () = signals.recv() => return Ok(()),
-                event = self.watched.recv() => self.on_watch(event.context("the watch of the leases ended")?),
+                event = self.watched.recv() => self.on_watch(event.context("the watch of the leases ended")?).await,
                 event = self.held.recv() => self.on_hold(event.context("the lease's keeper ended")?),
                 Some(event) = self.underlay.recv() => {
                     if let Err(error) = self.on_underlay(event).await {
@@ -165,11 +93,11 @@ impl<'a> Agent<'a> {
         }
     }
 
-    fn on_watch(&mut self, event: WatchEvent) {
+    async fn on_watch(&mut self, event: WatchEvent) {
         match event {
             WatchEvent::Lease(event) => {
                 for change in self.table.apply(event) {
-                    if let Err(error) = self.node.change_route(change) {
+                    if let Err(error) = self.node.change_route(change).await {
                         tracing::warn!(error = format!("{error:#}"), ?change, "route not changed");
                     }
                 }
@@ -230,7 +158,13 @@ impl<'a> Agent<'a> {
 
     fn write_subnet_file(&self) -> Result<()> {
         let plan = self.node.plan();
-        let file = SubnetFile { network: plan.network, subnet: plan.subnet, ipv6: None, mtu: plan.mtu, ip_masq: false };
+        let file = SubnetFile {
+            network: plan.network,
+            subnet: plan.subnet,
+            ipv6: None,
+            mtu: plan.mtu,
+            ip_masq: self.config.masquerade.is_some(),
+        };
         Ok(file.write(&self.config.subnet_file)?)
     }
 }
@@ -255,59 +189,6 @@ async fn follow_underlay(mut watch: underlay::Watch, events: mpsc::Sender<Underl
     }
 }
 
-async fn network_config(store: &dyn Datastore) -> Result<NetworkConfig> {
-    let Some(config) = store.config().await? else {
-        bail!(
-            "no network config in the datastore; write one, such as {{\"Network\":\"10.1.0.0/16\"}}, to its key `config`"
-        );
-    };
-    Ok(NetworkConfig::parse(&config.value)?)
-}
-
-fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
-    let configured = match backend {
-        Backend::Vxlan { mtu, .. } => *mtu,
-        Backend::Udp { .. } => None,
-    };
-    let underlay = Underlay { mtu: configured.map_or(underlay.mtu, u32::from), ..underlay.clone() };
-    Ok(underlay.overlay_mtu(backend.encapsulation().overhead())?)
-}
-
-/// Makes sure that nobody else has the tunnel's port. For `udp` the socket is kept; for VXLAN the kernel's device
-/// will own the port, unless it does so already.
-async fn claim_port(backend: &Backend, address: Ipv4Addr, has_device: bool) -> Result<Option<Listener>> {
-    match backend {
-        Backend::Udp { port } => Ok(Some(Listener::bind(address, *port).await?)),
-        Backend::Vxlan { port, .. } => {
-            if !has_device {
-                drop(Listener::bind(Ipv4Addr::UNSPECIFIED, *port).await?);
-            }
-            Ok(None)
-        }
-    }
-}
-
-async fn acquire(
-    store: &Arc<dyn Datastore>,
-    network: &NetworkConfig,
-    config: &AgentConfig,
-    underlay: &Underlay,
-    mac: [u8; 6],
-) -> Result<Holder> {
-    let backend = match network.backend {
-        Backend::Udp { .. } => lease::Backend::Udp,
-        Backend::Vxlan { vni, .. } => lease::Backend::Vxlan { v4: Some(lease::Vtep { vni, mac: Mac(mac) }), v6: None },
-    };
-    let node = lease::Node { public_ip: underlay.public_ip, public_ipv6: None, backend };
-    let previous = PreviousSubnetFile::read(&config.subnet_file);
-    let claim = Claim {
-        previous: Previous { v4: previous.subnet, v6: previous.ipv6_subnet },
-        renew_margin: config.renew_margin,
-        ..Claim::new(node)
-    };
-    Ok(holder::acquire(Arc::clone(store), network, &claim).await?)
-}
-
 fn netlink() -> Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
     tokio::spawn(connection);
@@ -320,24 +201,4 @@ fn require_root() -> Result<()> {
         return Ok(());
     }
     bail!("this needs the right to load eBPF programs and to set up devices; run it as root");
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let catch = |kind| signal(kind).context("catch signals");
-        Ok(Self { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
-    }
-
-    async fn recv(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 /// An eBPF overlay network for container hosts.
 #[derive(Debug, Parser)]
@@ -55,12 +55,27 @@ pub struct AgentArgs {
     #[arg(long, env = "FLANNELD_SUBNET_LEASE_RENEW_MARGIN", value_name = "MINUTES", default_value_t = 60,
           value_parser = clap::value_parser!(u32).range(1..=1439))]
     pub subnet_lease_renew_margin: u32,
+    /// Masquerade traffic from this node's subnet to the outside of the overlay network
+    #[arg(long, env = "FLANNELD_IP_MASQ", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
+    pub ip_masq: bool,
+    /// Let masqueraded flows keep their source ports where that is possible
+    #[arg(long, env = "FLANNELD_IP_MASQ_FULLY_RANDOM_DISABLE", value_name = "BOOL", num_args = 0..=1,
+          require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
+    pub ip_masq_fully_random_disable: bool,
+    /// Accept forwarded overlay traffic in iptables' FORWARD chain, whose policy Docker sets to DROP
+    #[arg(long, env = "FLANNELD_IPTABLES_FORWARD_RULES", value_name = "BOOL", num_args = 0..=1,
+          require_equals = true, default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
+    pub iptables_forward_rules: bool,
     /// Where the data path lives while no agent does
     #[command(flatten)]
     pub run_dir: RunDirArgs,
     /// Where outer packets are decapsulated
     #[arg(long, env = "OVERLAY_DECAP", value_enum, default_value_t = Decap::Auto)]
     pub decap: Decap,
+    /// Log each packet that the programs drop, with its addresses and the reason; for debugging, it costs
+    #[arg(long, env = "OVERLAY_LOG_DROPS")]
+    pub log_drops: bool,
     /// Take the data path away when the agent stops, instead of leaving it to forward
     #[arg(long, env = "OVERLAY_TEARDOWN_ON_EXIT")]
     pub teardown_on_exit: bool,

@@ -7,6 +7,7 @@ use regex::Regex;
 use crate::{
     cli::{AgentArgs, DatastoreArgs, Decap},
     datastore::{DatastoreConfig, EtcdOptions, FileOptions},
+    masquerade::Masquerade,
     rundir::RunDir,
     underlay::UnderlayChoice,
 };
@@ -22,10 +23,16 @@ pub struct AgentConfig {
     pub subnet_file: PathBuf,
     /// How long before its expiry the lease is renewed.
     pub renew_margin: Duration,
+    /// How to masquerade, if at all.
+    pub masquerade: Option<Masquerade>,
+    /// Whether to accept forwarded overlay traffic in iptables' FORWARD chain.
+    pub forward_rules: bool,
     /// Where the data path lives.
     pub run_dir: RunDir,
     /// Where outer packets are decapsulated.
     pub decap: Decap,
+    /// Whether to log each dropped packet.
+    pub log_drops: bool,
     /// Whether to take the data path away at the end.
     pub teardown_on_exit: bool,
 }
@@ -61,8 +68,11 @@ impl TryFrom<AgentArgs> for AgentConfig {
             },
             subnet_file: args.subnet_file,
             renew_margin: Duration::from_secs(60) * args.subnet_lease_renew_margin,
+            masquerade: args.ip_masq.then_some(Masquerade { random_fully: !args.ip_masq_fully_random_disable }),
+            forward_rules: args.iptables_forward_rules,
             run_dir: RunDir::new(&args.run_dir.run_dir),
             decap: args.decap,
+            log_drops: args.log_drops,
             teardown_on_exit: args.teardown_on_exit,
         })
     }

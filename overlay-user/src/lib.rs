@@ -5,12 +5,14 @@
 //! packet:   container -> to_overlay [ROUTES, LOCAL_NODE] -> wire -> from_underlay [ROUTES, LOCAL_NODE] -> container
 //! ```
 
+pub mod admin;
 pub mod agent;
 pub mod allocate;
 pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod datastore;
+pub mod direct;
 pub mod docker_opts;
 pub mod holder;
 mod json;
@@ -24,6 +26,7 @@ pub mod maps;
 pub mod masquerade;
 pub mod network;
 pub mod node;
+mod notices;
 pub mod routes;
 pub mod rundir;
 pub mod subnet_file;

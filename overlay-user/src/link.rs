@@ -21,6 +21,7 @@ mod error;
 mod message;
 mod tap;
 mod vxlan;
+mod watch;
 
 use std::net::Ipv4Addr;
 
@@ -39,6 +40,7 @@ use message::{by_name, data, foreign, kind, mac, name};
 pub use error::LinkError;
 pub use tap::Tap;
 pub use vxlan::VxlanConfig;
+pub use watch::{LinkEvent, LinkWatch};
 
 /// What all overlay devices' names begin with; a number follows.
 pub const NAME_PREFIX: &str = "overlay.";
@@ -207,6 +209,10 @@ async fn configure(
     if let Some(mac) = new_mac.filter(|mac| Some(*mac) != device.mac || device.created) {
         message = message.address(mac.to_vec());
     }
+    if matches!(config.kind, LinkKind::Udp) {
+        // What the program at egress leaves alone would wait for somebody to read it from the TAP; nobody does.
+        message = message.txqueuelen(1);
+    }
     handle.link().set(message.build()).execute().await.map_err(netlink(format!("configure {name}")))?;
     let mac = new_mac.or(device.mac).ok_or_else(|| LinkError::Vanished(name.clone()))?;
 
@@ -214,6 +220,8 @@ async fn configure(
     // Answers may take a path that this node would not choose; strict checking of `all` must not drop them here.
     Sysctl::ipv4_conf(&name, "rp_filter").set("2")?;
     Sysctl::ipv4_conf(&name, "ignore_routes_with_linkdown").set("0")?;
+    // A new device takes the default's value, which may differ from that of `all`.
+    Sysctl::ipv4_conf(&name, "forwarding").set("1")?;
     bring_up(handle, config, device.ifindex).await?;
     address::route(handle, config, device.ifindex, links).await?;
     if Sysctl::ipv4("ip_forward").set("1")? {

@@ -6,14 +6,18 @@
 //! theirs and written into the TAP, from where it goes on as if a program had decapsulated it.
 
 mod holder;
+mod receive;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::{BufMut, BytesMut};
+use overlay_common::decapsulated_tos;
 use tokio::net::UdpSocket;
 
 use crate::link::Tap;
+
+use receive::Datagram;
 
 const ETHERNET_HEADER: usize = 14;
 const IPV4_HEADER: usize = 20;
@@ -40,6 +44,9 @@ pub enum Refused {
     /// From no node that we know, or not from that node's subnet.
     #[error("unknown sender")]
     UnknownSender,
+    /// A router on the way has marked congestion, and the inner packet cannot tell its sender (RFC 6040).
+    #[error("congestion")]
+    Congestion,
     /// Not for our subnet.
     #[error("not for this node's subnet")]
     NotOurs,
@@ -103,7 +110,10 @@ impl Listener {
         let ip = address;
         let address = SocketAddr::new(IpAddr::V4(ip), port);
         match UdpSocket::bind(address).await {
-            Ok(socket) => Ok(Self { socket, address }),
+            Ok(socket) => match receive::prepare(&socket) {
+                Ok(()) => Ok(Self { socket, address }),
+                Err(source) => Err(ListenerError::Bind { address, source }),
+            },
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 Err(ListenerError::InUse { address, holder: holder::of_udp_port(ip, port) })
             }
@@ -126,15 +136,15 @@ impl Listener {
         let mut buffer = BytesMut::zeroed(MAX_PAYLOAD);
         let mut frame = BytesMut::with_capacity(ETHERNET_HEADER + MAX_PAYLOAD);
         loop {
-            let (length, sender) = match self.socket.recv_from(&mut buffer).await {
-                Ok(received) => received,
+            let datagram = match receive::receive(&self.socket, &mut buffer).await {
+                Ok(datagram) => datagram,
                 // An ICMP error about something sent earlier; this socket sends nothing, so it is a forged one.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
                 Err(source) => return Err(ListenerError::Receive { address: self.address, source }),
             };
-            match check(&buffer[..length], sender.ip(), sources) {
-                Ok(packet) => {
-                    build_frame(&mut frame, mac, packet);
+            match check(&buffer, datagram, sources) {
+                Ok((packet, tos)) => {
+                    build_frame(&mut frame, mac, packet, tos);
                     // Refused while the device is down: dropped, as packets are that arrive then.
                     match tap.send(&frame).await {
                         Ok(()) => received.accepted += 1,
@@ -142,7 +152,7 @@ impl Listener {
                     }
                 }
                 Err(reason) => {
-                    tracing::debug!(%sender, %reason, "reassembled packet refused");
+                    tracing::debug!(sender = %datagram.sender, %reason, "reassembled packet refused");
                     received.refused += 1;
                 }
             }
@@ -151,8 +161,9 @@ impl Listener {
     }
 }
 
-/// The inner packet, without what may follow it, if it may come in.
-fn check<'a>(payload: &'a [u8], sender: IpAddr, sources: &impl Sources) -> Result<&'a [u8], Refused> {
+/// The inner packet, without what may follow it, and the TOS byte that it gets, if it may come in.
+fn check<'a>(buffer: &'a [u8], datagram: Datagram, sources: &impl Sources) -> Result<(&'a [u8], u8), Refused> {
+    let payload = buffer.get(..datagram.length).ok_or(Refused::Truncated)?;
     let header = payload.first_chunk::<IPV4_HEADER>().ok_or(Refused::Truncated)?;
     if header[0] >> 4 != 4 {
         return Err(Refused::NotIpv4);
@@ -164,23 +175,36 @@ fn check<'a>(payload: &'a [u8], sender: IpAddr, sources: &impl Sources) -> Resul
     }
     let packet = payload.get(..total_length).ok_or(Refused::Truncated)?;
     let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
-    let IpAddr::V4(node) = sender else { return Err(Refused::UnknownSender) };
-    if !sources.accepts(node, Ipv4Addr::new(s0, s1, s2, s3)) {
+    if !sources.accepts(datagram.sender, Ipv4Addr::new(s0, s1, s2, s3)) {
         return Err(Refused::UnknownSender);
     }
     if !sources.is_ours(Ipv4Addr::new(d0, d1, d2, d3)) {
         return Err(Refused::NotOurs);
     }
-    Ok(packet)
+    let tos = decapsulated_tos(header[1], datagram.tos).map_err(|_| Refused::Congestion)?;
+    Ok((packet, tos))
 }
 
 /// Puts an Ethernet header in front of `packet`: to the device itself, so that the stack takes it in.
-fn build_frame(frame: &mut BytesMut, mac: [u8; 6], packet: &[u8]) {
+fn build_frame(frame: &mut BytesMut, mac: [u8; 6], packet: &[u8], tos: u8) {
     frame.clear();
     frame.put_slice(&mac);
     frame.put_slice(&mac);
     frame.put_u16(0x0800);
     frame.put_slice(packet);
+    set_tos(&mut frame[ETHERNET_HEADER..], tos);
+}
+
+/// Sets the TOS byte of an IPv4 packet and adapts the header checksum (RFC 1624).
+fn set_tos(packet: &mut [u8], tos: u8) {
+    let old = u16::from_be_bytes([packet[0], packet[1]]);
+    let new = u16::from_be_bytes([packet[0], tos]);
+    let checksum = u16::from_be_bytes([packet[10], packet[11]]);
+    let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap_or(u16::MAX);
+    packet[1] = tos;
+    packet[10..12].copy_from_slice(&(!folded).to_be_bytes());
 }
 
 #[cfg(test)]
@@ -209,6 +233,7 @@ mod tests {
 
     #[test]
     fn only_a_whole_ipv4_packet_from_its_node_to_us_is_let_in() {
+        let datagram = |payload: &[u8], sender, tos| Datagram { length: payload.len(), sender, tos };
         let cases = [
             ("as it should be", packet(|_| ()), NODE, Ok(24)),
             ("padding behind it is cut off", packet(|packet| packet.extend([0; 9])), NODE, Ok(24)),
@@ -223,14 +248,40 @@ mod tests {
             ("for another node", packet(|packet| packet[18] = 16), NODE, Err(Refused::NotOurs)),
         ];
         for (name, payload, sender, expected) in cases {
-            assert_eq!(check(&payload, IpAddr::V4(sender), &OneNode).map(<[u8]>::len), expected, "{name}");
+            let checked = check(&payload, datagram(&payload, sender, 0), &OneNode);
+            assert_eq!(checked.map(|(packet, _)| packet.len()), expected, "{name}");
         }
     }
 
     #[test]
-    fn a_frame_is_addressed_to_the_device() {
-        let mut frame = BytesMut::new();
-        build_frame(&mut frame, [2, 0, 0, 0, 0, 7], &[0x45, 1]);
-        assert_eq!(&frame[..], [2, 0, 0, 0, 0, 7, 2, 0, 0, 0, 0, 7, 8, 0, 0x45, 1]);
+    fn congestion_marked_on_the_way_reaches_the_inner_packet_or_drops_it() {
+        let (not_ect, ect, ce) = (0, 2, 3);
+        let checked = |inner: u8, outer| {
+            let payload = packet(|packet| packet[1] = inner);
+            let datagram = Datagram { length: payload.len(), sender: NODE, tos: outer };
+            check(&payload, datagram, &OneNode).map(|(_, tos)| tos)
+        };
+        assert_eq!(checked(0xb8 | ect, ce), Ok(0xb8 | ce));
+        assert_eq!(checked(not_ect, ce), Err(Refused::Congestion));
+        assert_eq!(checked(0xb8, ect), Ok(0xb8));
+    }
+
+    #[test]
+    fn a_frame_is_addressed_to_the_device_and_its_checksum_holds() {
+        let sum = |header: &[u8]| {
+            let words = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+            let sum: u32 = words.sum();
+            (sum & 0xffff) + (sum >> 16)
+        };
+        for tos in [0, 1, 0xb8, 0xff] {
+            let mut packet = packet(|packet| packet[1] = 2);
+            let checksum = !u16::try_from(sum(&packet[..20])).unwrap();
+            packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+            let mut frame = BytesMut::new();
+            build_frame(&mut frame, [2, 0, 0, 0, 0, 7], &packet, tos);
+            assert_eq!(&frame[..14], [2, 0, 0, 0, 0, 7, 2, 0, 0, 0, 0, 7, 8, 0]);
+            assert_eq!((frame[15], sum(&frame[14..34])), (tos, 0xffff));
+            assert_eq!(&frame[34..], [1, 2, 3, 4]);
+        }
     }
 }

@@ -17,7 +17,9 @@ use aya::{
         xdp::XdpLink,
     },
 };
+use aya_log::EbpfLogger;
 use overlay_common::Encapsulation;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::{maps, rundir::RunDir};
 
@@ -78,6 +80,9 @@ pub enum LoadError {
         /// Why.
         source: PinError,
     },
+    /// The log of the programs could not be read.
+    #[error("read the programs' log: {0}")]
+    Log(io::Error),
     /// The directory of pins could not be read or written.
     #[error("pins in {path}: {source}")]
     Pins {
@@ -123,16 +128,34 @@ impl Programs {
     ///
     /// # Errors
     /// When the kernel refuses the object.
-    pub fn load(run_dir: &RunDir, encapsulation: Encapsulation) -> Result<Self, LoadError> {
+    pub fn load(run_dir: &RunDir, encapsulation: Encapsulation, log_drops: bool) -> Result<Self, LoadError> {
         let encapsulation = encapsulation as u8;
         let directory = run_dir.maps();
         let mut loader = EbpfLoader::new();
         loader.override_global("ENCAPSULATION", &encapsulation, true);
-        loader.override_global("AYA_LOG_LEVEL", &LOG_OFF, true);
+        let level = if log_drops { aya_log::Level::Info as u8 } else { LOG_OFF };
+        loader.override_global("AYA_LOG_LEVEL", &level, true);
         for name in maps::NAMES {
             loader.map_pin_path(name, directory.join(name));
         }
         Ok(Self { ebpf: loader.load(OBJECT)?, links: run_dir.links() })
+    }
+
+    /// Hands what the programs log to our own log, for ever; of use only after a load with `log_drops`.
+    ///
+    /// # Errors
+    /// When the log's ring buffer cannot be used.
+    pub fn pass_on_log(&mut self) -> Result<impl Future<Output = ()> + Send + 'static, LoadError> {
+        let logger = EbpfLogger::init(&mut self.ebpf).map_err(|error| LoadError::Log(io::Error::other(error)))?;
+        // SAFETY: the logger owns its file descriptor and hands out the same one until it is dropped.
+        let log = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
+        let mut log = log.map_err(|error| LoadError::Log(error.into()))?;
+        Ok(async move {
+            while let Ok(mut readable) = log.readable_mut().await {
+                readable.get_inner_mut().flush();
+                readable.clear_ready();
+            }
+        })
     }
 
     /// Attaches `to_overlay` to the egress of the overlay device.

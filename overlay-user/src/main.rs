@@ -13,6 +13,7 @@ use overlay_user::{
     map_dump, maps,
     rundir::RunDir,
 };
+use tokio::task::LocalSet;
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,7 +25,8 @@ async fn main() -> ExitCode {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .init();
-    match run(Cli::parse_from(cli::arguments(std::env::args_os()))).await {
+    let cli = Cli::parse_from(cli::arguments(std::env::args_os()));
+    match LocalSet::new().run_until(run(cli)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("overlay: {error:#}");

@@ -79,7 +79,7 @@ fn local_node(node: &LocalNode) -> Value {
 
 fn routes(directory: &Path, node: &LocalNode) -> Result<Vec<Value>, DumpError> {
     let routes = Routes::open(directory, node.subnet().1)?.all()?;
-    let row = |(subnet, route): (Ipv4Network, overlay_common::Route)| json!({ "subnet": subnet, "next_hop": route.next_hop(), "vtep_mac": mac(route.vtep_mac()) });
+    let row = |(subnet, route): (Ipv4Network, overlay_common::Route)| json!({ "subnet": subnet, "next_hop": route.next_hop(), "vtep_mac": mac(route.vtep_mac()), "direct": route.is_direct() });
     Ok(routes.into_iter().map(row).collect())
 }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 use ipnetwork::Ipv4Network;
 use nftables::helper::NftablesError;
 
+use forward::Accepted;
 use monitor::Monitor;
 
 /// How long to let changes settle before looking: a firewall that reloads makes many at once.
@@ -119,7 +120,9 @@ impl TrafficRules {
     /// [`RulesError`]
     pub async fn ensure(&mut self) -> Result<bool, RulesError> {
         let masquerade = self.ensure_masquerade().await?;
-        let forward = forward::ensure(&self.config, self.config.forward).await?;
+        let RulesConfig { network, subnet, .. } = self.config;
+        let accepted = self.config.forward.then_some(Accepted { network, subnet });
+        let forward = forward::ensure(&self.config.name, accepted).await?;
         Ok(masquerade || forward)
     }
 
@@ -137,33 +140,43 @@ impl TrafficRules {
         Ok(true)
     }
 
-    /// Puts back, for ever, what others take away. Runs until dropped; call [`TrafficRules::ensure`] first.
+    /// Puts the rules in place and puts back, for ever, what others take away. Runs until dropped.
     ///
     /// # Errors
     /// [`RulesError::Monitor`] when the kernel's notices cannot be had. Rules that cannot be restored are reported
     /// in the log and tried again at the next notice.
     pub async fn keep(&mut self) -> Result<Infallible, RulesError> {
         let mut monitor = Monitor::new(&self.config.name)?;
-        let mut legacy = tokio::time::interval(LEGACY_INTERVAL);
         loop {
-            tokio::select! {
-                notice = monitor.wait() => {
-                    notice?;
-                    tokio::time::sleep(SETTLE).await;
-                    monitor.drain();
-                }
-                _ = legacy.tick() => if !forward::legacy_in_use() {
-                    continue;
-                },
-            }
+            // Before the first notice too: something may have changed before there was somebody to listen.
             match self.ensure().await {
                 Ok(false) => {}
-                Ok(true) => tracing::warn!(table = self.config.name, "rules were removed or changed; restored"),
+                Ok(true) => {
+                    tracing::info!(table = self.config.name, "rules put in place; others had changed theirs");
+                }
                 Err(error) => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(%error, cause, "rules not restored");
+                    tracing::warn!(%error, cause, "rules not put in place");
                 }
             }
+            wait_for_change(&mut monitor).await?;
+        }
+    }
+}
+
+/// Returns when the rules are to be looked at again.
+async fn wait_for_change(monitor: &mut Monitor) -> Result<(), RulesError> {
+    loop {
+        tokio::select! {
+            notice = monitor.wait() => {
+                notice?;
+                tokio::time::sleep(SETTLE).await;
+                monitor.drain();
+                return Ok(());
+            }
+            () = tokio::time::sleep(LEGACY_INTERVAL) => if forward::legacy_in_use() {
+                return Ok(());
+            },
         }
     }
 }
@@ -171,10 +184,11 @@ impl TrafficRules {
 /// Removes all rules that belong to the overlay device `name`, and says whether there were any.
 ///
 /// # Errors
-/// [`RulesError`]
-pub async fn remove(name: &str, network: Ipv4Network) -> Result<bool, RulesError> {
-    let nothing = RulesConfig { name: name.to_owned(), network, subnet: network, masquerade: None, forward: false };
-    TrafficRules::new(nothing).ensure().await
+/// [`RulesError`]; what can be removed is removed all the same.
+pub async fn remove(name: &str) -> Result<bool, RulesError> {
+    let masquerade = nat::remove(name).await;
+    let forward = forward::ensure(name, None).await;
+    Ok(masquerade? | forward?)
 }
 
 /// The error of an `nft` run, in one line.

@@ -10,10 +10,12 @@ use rtnetlink::Handle;
 
 use crate::{
     cli::Decap,
+    direct::DirectRoutes,
     link::{self, LinkConfig, LinkKind, OverlayLink, VxlanConfig},
     listener::{Listener, Sources},
     loader::{Interface, Programs},
     maps::{LocalNodeMap, Routes},
+    masquerade,
     network::Backend,
     routes::RouteChange,
     rundir::RunDir,
@@ -37,6 +39,8 @@ pub struct Plan {
     pub mtu: u32,
     /// Where outer packets are decapsulated.
     pub decap: Decap,
+    /// Whether to log each dropped packet.
+    pub log_drops: bool,
 }
 
 /// The overlay on this node.
@@ -46,6 +50,7 @@ pub struct Node {
     link: OverlayLink,
     programs: Programs,
     routes: Routes,
+    direct: DirectRoutes,
     local: LocalNodeMap,
 }
 
@@ -60,11 +65,15 @@ impl Node {
         run_dir.prepare()?;
         run_dir.record_device(&config.name())?;
         let link = link::set_up(handle, &config).await?;
-        let programs = Programs::load(run_dir, plan.backend.encapsulation())?;
+        let mut programs = Programs::load(run_dir, plan.backend.encapsulation(), plan.log_drops)?;
+        if plan.log_drops {
+            tokio::spawn(programs.pass_on_log()?);
+        }
         let mut local = LocalNodeMap::open(&run_dir.maps())?;
         local.set(plan.local_node(plan.subnet.ip(), link.ifindex))?;
         let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
-        Ok(Self { plan, handle: handle.clone(), link, programs, routes, local })
+        let direct = DirectRoutes::new(handle.clone(), plan.underlay.ifindex, plan.backend.direct_routing());
+        Ok(Self { plan, handle: handle.clone(), link, programs, routes, direct, local })
     }
 
     /// Attaches the programs; packets flow from here on. Programs of an earlier agent are replaced in their place.
@@ -88,22 +97,30 @@ impl Node {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn reconcile(&mut self, wanted: &BTreeMap<Ipv4Network, Route>) -> Result<usize> {
-        Ok(self.routes.reconcile(wanted)?)
+    pub async fn reconcile(&mut self, wanted: &BTreeMap<Ipv4Network, Route>) -> Result<usize> {
+        let mut resolved = BTreeMap::new();
+        for (&subnet, &route) in wanted {
+            resolved.insert(subnet, self.direct.set(subnet, route).await?);
+        }
+        let plain = resolved.iter().filter(|(_, route)| route.is_direct()).map(|(&subnet, _)| subnet).collect();
+        self.direct.remove_all_but(&plain).await?;
+        Ok(self.routes.reconcile(&resolved)?)
     }
 
     /// Applies one change to the routes.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn change_route(&mut self, change: RouteChange) -> Result<()> {
+    pub async fn change_route(&mut self, change: RouteChange) -> Result<()> {
         match change {
             RouteChange::Set { subnet, route } => {
+                let route = self.direct.set(subnet, route).await?;
                 self.routes.set(subnet, route)?;
-                tracing::info!(%subnet, next_hop = %route.next_hop(), "route set");
+                tracing::info!(%subnet, next_hop = %route.next_hop(), direct = route.is_direct(), "route set");
             }
             RouteChange::Remove { subnet } => {
                 self.routes.remove(subnet)?;
+                self.direct.remove(subnet).await?;
                 tracing::info!(%subnet, "route removed");
             }
         }
@@ -227,6 +244,7 @@ pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
     // Pins first: programs detach, so that the device does not drop packets with them half gone.
     run_dir.remove()?;
     if let Some(device) = device {
+        masquerade::remove(&device).await.with_context(|| format!("remove the netfilter rules of {device}"))?;
         link::remove(handle, &device).await.with_context(|| format!("remove device {device}"))?;
     }
     Ok(())

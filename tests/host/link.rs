@@ -4,15 +4,21 @@ use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use overlay_tests::process::wait_until;
-use overlay_user::link::{LinkConfig, LinkError, LinkKind, OverlayLink, list, remove, set_up};
+use overlay_tests::process::{wait_for, wait_until};
+use overlay_user::link::{LinkConfig, LinkError, LinkEvent, LinkKind, LinkWatch, OverlayLink, list, remove, set_up};
+use tokio::time::timeout;
 
 use crate::node::{Node, VXLAN_PORT, udp, vxlan};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn create(node: &Node, config: &LinkConfig) -> Result<OverlayLink, LinkError> {
-    node.run(async |handle| set_up(handle, config).await)
+    // A process that another test is just starting holds a copy of a closed TAP until it executes.
+    let attempt = || match node.run(async |handle| set_up(handle, config).await) {
+        Err(LinkError::Busy(_)) => Ok(None),
+        outcome => Ok(Some(outcome)),
+    };
+    wait_for("nobody has the device open", PATIENCE, attempt).unwrap()
 }
 
 /// One configuration for each kind of device.
@@ -34,6 +40,11 @@ fn a_fresh_device_has_address_route_and_parameters() {
         assert!(shown.contains(&format!("mtu {}", config.mtu)), "{shown}");
         assert!(shown.contains("NOARP") && !shown.contains("MULTICAST") && shown.contains("UP"), "{shown}");
         assert!(shown.contains("addrgenmode none"), "{shown}");
+        assert_eq!(
+            shown.contains("qlen 1\n"),
+            matches!(config.kind, LinkKind::Udp),
+            "nothing piles up in a TAP: {shown}"
+        );
         let addresses = node.netns.ip(&format!("-br address show {name}")).unwrap();
         assert_eq!(addresses.split_whitespace().skip(2).collect::<Vec<_>>(), ["10.1.15.0/32"], "{addresses}");
         let routes = node.netns.ip(&format!("route show dev {name}")).unwrap();
@@ -98,7 +109,7 @@ fn a_tap_that_nobody_has_open_is_still_routed_to() {
 fn a_second_agent_is_refused_while_the_first_has_the_tap() {
     let node = Node::new();
     let _first = create(&node, &udp()).unwrap();
-    let refused = create(&node, &udp()).unwrap_err();
+    let refused = node.run(async |handle| set_up(handle, &udp()).await).unwrap_err();
     assert!(matches!(refused, LinkError::Busy(_)), "{refused}");
 }
 
@@ -176,6 +187,37 @@ fn a_failure_half_way_undoes_what_was_created() {
         let refused = create(&node, &config).unwrap_err();
         assert!(matches!(&refused, LinkError::RouteTaken { holder, .. } if holder == "eth0"), "{refused}");
         assert_eq!(node.state(), before);
+    }
+}
+
+#[test]
+fn damage_to_the_device_is_repaired_and_its_loss_reported() {
+    let node = Node::new();
+    for config in kinds(&node) {
+        let name = config.name();
+        node.run(async |handle| {
+            let link = set_up(handle, &config).await.unwrap();
+            let intact = node.state();
+            let mut watch = LinkWatch::new(&config, &link).unwrap();
+            let damage = [
+                format!("link set {name} down"),
+                format!("link set {name} arp on"),
+                format!("link set {name} mtu 1300"),
+                format!("link set {name} address 02:00:00:00:00:99"),
+                format!("address flush dev {name}"),
+                format!("route del 10.1.0.0/16 dev {name}"),
+            ];
+            for damage in damage {
+                node.netns.ip(&damage).unwrap();
+                while node.state() != intact {
+                    let event = timeout(PATIENCE, watch.next()).await.unwrap_or_else(|_| panic!("{damage}: unnoticed"));
+                    assert_eq!(event.unwrap(), LinkEvent::Repaired, "{damage}");
+                }
+            }
+            watch.set_mtu(handle, 1200).await.unwrap();
+            node.netns.ip(&format!("link del {name}")).unwrap();
+            while timeout(PATIENCE, watch.next()).await.expect("the loss is noticed").unwrap() != LinkEvent::Gone {}
+        });
     }
 }
 

@@ -3,8 +3,10 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Ipv4Tos;
 use overlay_user::link::set_up;
-use overlay_user::listener::{Listener, ListenerError, Sources};
+use overlay_user::listener::{Listener, ListenerError, Received, Sources};
 use tokio::time::timeout;
 
 use crate::node::{Node, udp};
@@ -78,21 +80,35 @@ fn a_packet_in_outer_fragments_still_arrives() {
     assert_eq!(received, payload);
 }
 
+/// What the listener counts when it receives `packet` from `sender`.
+fn totals(node: &Node, sender: &UdpSocket, packet: &[u8]) -> Received {
+    node.run(async |handle| {
+        let link = set_up(handle, &udp()).await.unwrap();
+        let listener = Listener::bind(UNDERLAY, PORT).await.unwrap();
+        sender.send_to(packet, (UNDERLAY, PORT)).unwrap();
+        let (report, mut totals) = tokio::sync::mpsc::unbounded_channel();
+        let tap = link.tap.as_ref().unwrap();
+        tokio::select! {
+            failed = listener.run(tap, link.mac, &OnePeer, |total| report.send(total).unwrap()) => panic!("{failed:?}"),
+            total = timeout(Duration::from_secs(10), totals.recv()) => total.expect("a report").unwrap(),
+        }
+    })
+}
+
 #[test]
 fn packets_from_strangers_are_counted_and_dropped() {
     let node = Node::new();
     node.peer.ip("address add 192.168.50.3/24 dev eth0").unwrap();
     let stranger = node.peer.run(|| UdpSocket::bind("192.168.50.3:0")).unwrap();
-    let totals = node.run(async |handle| {
-        let link = set_up(handle, &udp()).await.unwrap();
-        let listener = Listener::bind(UNDERLAY, PORT).await.unwrap();
-        stranger.send_to(&inner(b"let me in"), (UNDERLAY, PORT)).unwrap();
-        let (sender, mut totals) = tokio::sync::mpsc::unbounded_channel();
-        let tap = link.tap.as_ref().unwrap();
-        tokio::select! {
-            failed = listener.run(tap, link.mac, &OnePeer, |total| sender.send(total).unwrap()) => panic!("{failed:?}"),
-            total = timeout(Duration::from_secs(10), totals.recv()) => total.expect("a report").unwrap(),
-        }
-    });
-    assert_eq!((totals.accepted, totals.refused), (0, 1));
+    assert_eq!(totals(&node, &stranger, &inner(b"let me in")), Received { accepted: 0, refused: 1 });
+}
+
+#[test]
+fn congestion_that_the_inner_packet_cannot_report_drops_it() {
+    for (outer, expected) in [(2, Received { accepted: 1, refused: 0 }), (3, Received { accepted: 0, refused: 1 })] {
+        let node = Node::new();
+        let sender = node.peer.run(|| UdpSocket::bind("192.168.50.2:0")).unwrap();
+        setsockopt(&sender, Ipv4Tos, &outer).unwrap();
+        assert_eq!(totals(&node, &sender, &inner(b"not capable of ECN")), expected, "outer ECN {outer:02b}");
+    }
 }

@@ -108,8 +108,34 @@ fn changes_of_the_interface_are_reported_as_they_happen() {
         }
         node.netns.veth("eth0", &node.peer, "eth1", 1500).unwrap();
         node.netns.ip("address add 192.168.50.9/24 dev eth0").unwrap();
-        while !matches!(next(&mut watch).await, UnderlayEvent::Back(_)) {}
+        while !matches!(next_event(&mut watch).await, UnderlayEvent::Back(_)) {}
         assert_eq!(watch.underlay().address, Ipv4Addr::new(192, 168, 50, 9));
+    });
+}
+
+#[test]
+fn giving_up_a_wait_half_way_loses_nothing() {
+    let node = Node::new();
+    node.run(async |handle| {
+        let chosen = select(handle, &UnderlayChoice::default()).await.unwrap();
+        let mut watch = Watch::new(chosen).unwrap();
+        for mtu in [1400, 1300, 1200] {
+            node.netns.ip(&format!("link set eth0 mtu {mtu}")).unwrap();
+            // As in a `select!` whose other branches are ready again and again.
+            let mut given_up = 0;
+            let event = loop {
+                let next = watch.next();
+                tokio::select! {
+                    biased;
+                    event = next => break event.unwrap(),
+                    () = tokio::task::yield_now() => given_up += 1,
+                }
+                if given_up > 20 {
+                    break next_event(&mut watch).await;
+                }
+            };
+            assert_eq!(event, UnderlayEvent::MtuChanged(mtu));
+        }
     });
 }
 
@@ -122,6 +148,6 @@ async fn wait_for(watch: &mut Watch, expected: &UnderlayEvent) {
     }
 }
 
-async fn next(watch: &mut Watch) -> UnderlayEvent {
+async fn next_event(watch: &mut Watch) -> UnderlayEvent {
     timeout(PATIENCE, watch.next()).await.expect("an event within the deadline").unwrap()
 }

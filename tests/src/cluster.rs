@@ -222,7 +222,20 @@ impl Cluster {
     /// # Panics
     ///
     /// When the cluster's datastore is a directory.
-    pub fn etcd(&mut self) -> &mut Etcd {
+    #[must_use]
+    pub fn etcd(&self) -> &Etcd {
+        match &self.store {
+            Store::Etcd(etcd) => etcd,
+            Store::File(directory) => panic!("the datastore is {}, not etcd", directory.display()),
+        }
+    }
+
+    /// The etcd-server, to stop it and let it go on.
+    ///
+    /// # Panics
+    ///
+    /// When the cluster's datastore is a directory.
+    pub fn etcd_mut(&mut self) -> &mut Etcd {
         match &mut self.store {
             Store::Etcd(etcd) => etcd,
             Store::File(directory) => panic!("the datastore is {}, not etcd", directory.display()),

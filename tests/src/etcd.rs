@@ -69,6 +69,10 @@ impl Builder {
         etcd.wait_healthy()?;
         Ok(etcd)
     }
+
+    fn url(&self, port: u16) -> String {
+        format!("{}://{}:{port}", self.scheme, self.address)
+    }
 }
 
 /// A real etcd-server with a data directory of its own. Ends, and takes its data along, when dropped.
@@ -230,24 +234,19 @@ impl Etcd {
     }
 }
 
-impl Builder {
-    fn url(&self, port: u16) -> String {
-        format!("{}://{}:{port}", self.scheme, self.address)
-    }
-}
-
 /// Starts the server without waiting for it.
 fn spawn(setup: &Builder, directory: &TempDir) -> Result<Process> {
     let (clients, address) = (setup.url(CLIENT_PORT), setup.address);
     let peers = format!("http://{address}:{PEER_PORT}");
+    let health = format!("http://{address}:{HEALTH_PORT}");
     let mut command = setup.netns.command("etcd");
-    // Alone in its cluster it has nobody to wait for: short intervals only make it start faster.
-    command.args(["--name", "alone", "--logger", "zap", "--heartbeat-interval", "10", "--election-timeout", "50"]);
     command.arg("--data-dir").arg(directory.path().join("data"));
+    // Alone in its cluster it has nobody to wait for: short intervals only make it start faster.
+    command.args("--name alone --heartbeat-interval 10 --election-timeout 50".split(' '));
+    command.args("--logger zap --log-level warn".split(' '));
     command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
     command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
-    command.args(["--initial-cluster", &format!("alone={peers}")]);
-    command.args(["--listen-metrics-urls", &format!("http://{address}:{HEALTH_PORT}")]);
+    command.args(["--initial-cluster", &format!("alone={peers}"), "--listen-metrics-urls", &health]);
     command.args(&setup.arguments);
     Process::spawn("etcd", command, &directory.path().join("log"))
 }

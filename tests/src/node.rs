@@ -1,7 +1,7 @@
 //! [`Node`]: a network namespace with an underlay interface, an agent, and a bridge with one container.
 
 use std::{
-    fs,
+    env, fs,
     net::Ipv4Addr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -105,10 +105,17 @@ impl Node {
         Counters::of(&self.run_dir)
     }
 
-    /// The program `overlay` in the node's namespace, without arguments.
+    /// The program `overlay` in the node's namespace, without arguments, and without options that our own
+    /// environment has for it.
     #[must_use]
     pub fn overlay(&self) -> Command {
-        self.netns.command(&self.agent.program)
+        let mut command = self.netns.command(&self.agent.program);
+        for (name, _) in env::vars_os() {
+            if ["FLANNELD_", "OVERLAY_"].iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+                command.env_remove(name);
+            }
+        }
+        command
     }
 
     /// The command that runs the node's agent.

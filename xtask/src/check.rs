@@ -1,6 +1,6 @@
 //! `cargo xtask check`: what can be found without running a test. CI runs it first.
 
-use std::{env, process::Command};
+use std::process::Command;
 
 use anyhow::anyhow;
 
@@ -44,14 +44,9 @@ fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
     command::step(name, || command::run(command))
 }
 
-/// A command of cargo on the eBPF programs, and on the workspace's crates in them, as they are compiled for BPF.
+/// A command of cargo on the eBPF programs, apart from where the build script compiles them.
 fn ebpf(toolchain: &Toolchain, subcommand: &str) -> Command {
-    let mut cargo = Command::new("rustup");
-    cargo.args(["run", &toolchain.name, "cargo", subcommand, "--package", "overlay-ebpf", "--release", "--locked"]);
-    cargo.args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--target-dir", "target/ebpf"]);
-    cargo.current_dir(command::workspace());
-    // As in the build script: `-Z` with a stable rustc, and which registers the context of a probe has.
-    cargo.env("RUSTC_BOOTSTRAP", "1");
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH));
+    let mut cargo = toolchain.cargo(subcommand);
+    cargo.args(["--locked", "--target-dir", "target/ebpf"]).current_dir(command::workspace());
     cargo
 }

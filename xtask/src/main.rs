@@ -5,6 +5,7 @@
 
 mod check;
 mod command;
+mod run;
 mod setup;
 mod test;
 mod toolchain;
@@ -25,6 +26,8 @@ struct Cli {
 enum Task {
     /// Install what building and testing needs and this machine lacks (Debian, as root; elsewhere: say what is missing)
     Setup,
+    /// Run a cluster on this machine: every container talks to every other, then everything is gone again
+    Run(run::Options),
     /// Run every test; those with network namespaces and real traffic need root
     Test(test::Options),
     /// Check formatting, lints and documentation, of the host's crates and of the eBPF programs, and what the kernel's
@@ -35,6 +38,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup => setup::run(),
+        Task::Run(options) => run::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Check => check::run(),
     };

@@ -35,11 +35,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let steps = plan(&machine);
         let Some(step) = steps.first() else { break };
         if !machine.debian {
-            list(&steps);
-            bail!("setup installs packages on Debian only and has changed nothing; install what is listed above");
+            list(&steps, |step| !matches!(step, Step::Packages(_)));
+            bail!(
+                "setup works on Debian only and has changed nothing: install the packages under the names they have \
+                 here, then run the commands above, with LLVM_PREFIX where this system keeps that LLVM"
+            );
         }
         if !command::is_root() {
-            list(&steps);
+            list(&steps, |_| true);
             bail!("setup needs root and has changed nothing; run the commands above, or `cargo xtask setup` as root");
         }
         if done.contains(step) {
@@ -59,13 +62,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what is missing and how to install it.
-fn list(steps: &[Step]) {
+/// Prints what is missing, and the commands for those steps whose commands are valid here.
+fn list(steps: &[Step], valid: impl Fn(&Step) -> bool) {
     for line in steps.iter().flat_map(Step::explain) {
         eprintln!("setup: {line}");
     }
     eprintln!("setup: the commands:");
-    for line in steps.iter().flat_map(Step::script) {
+    for line in steps.iter().filter(|step| valid(step)).flat_map(Step::script) {
         eprintln!("  {line}");
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut outcome = run_tests(&mut cargo_test(options, &[]))?;
     if command::is_root() {
-        command::run(cargo().args(["build", "--package", "overlay-user"]))?;
+        command::run(cargo().arg("build"))?;
         // This program lies beside the agent.
         let agent = env::current_exe().context("find the target directory")?.with_file_name("overlay");
         outcome += run_tests(cargo_test(options, &["--package", "overlay-tests"]).env("OVERLAY_BIN", agent))?;

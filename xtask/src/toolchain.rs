@@ -39,6 +39,26 @@ pub(crate) enum Missing {
     Linker { toolchain: Toolchain, found: Option<u32> },
 }
 
+impl Toolchain {
+    /// A command of cargo on the eBPF programs, as they are compiled for BPF.
+    pub(crate) fn cargo(&self, subcommand: &str) -> Command {
+        let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
+        let mut cargo = Command::new("rustup");
+        cargo.args(["run", &self.name, "cargo", subcommand, "--package", "overlay-ebpf", "--bins", "--release"]);
+        cargo.args(["--target", target, "-Z", "build-std=core"]);
+        // Debian's rustc is a stable one, which takes `-Z` only so. A nightly does not mind.
+        cargo.env("RUSTC_BOOTSTRAP", "1");
+        // Which registers the context of a probe has; line information in the programs; types in the object.
+        let arch = format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH);
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", [&arch, "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f"));
+        // Under another cargo these name the compiler of that one.
+        for variable in ["RUSTC", "RUSTDOC", "RUSTC_WORKSPACE_WRAPPER"] {
+            cargo.env_remove(variable);
+        }
+        cargo
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

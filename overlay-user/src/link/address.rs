@@ -11,15 +11,21 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::{LinkConfig, LinkError, name, netlink};
 
+/// Whether the device has its address and the route to the network, as [`assign`] and [`route`] set them.
+pub(super) async fn is_in_place(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<bool, LinkError> {
+    let assigned = addresses(handle, config, ifindex).await?;
+    let assigned = assigned.iter().filter_map(local).any(|address| address == (config.address(), 32));
+    let routed = main_routes(handle).await?;
+    let routed = routed.iter().any(|route| (destination(route), oif(route)) == (Some(config.network), Some(ifindex)));
+    Ok(assigned && routed)
+}
+
 /// Gives the device its /32 and takes away what else it has inside the network, left over from an earlier subnet.
 pub(super) async fn assign(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<(), LinkError> {
     let name = config.name();
     let address = config.address();
-    let list = handle.address().get().set_link_index_filter(ifindex).execute();
-    let present: Vec<AddressMessage> =
-        list.try_collect().await.map_err(netlink(format!("list addresses of {name}")))?;
     let mut assigned = false;
-    for old in present {
+    for old in addresses(handle, config, ifindex).await? {
         match local(&old) {
             Some(old) if old == (address, 32) => assigned = true,
             Some((old_address, _)) if config.network.contains(old_address) => {
@@ -45,9 +51,7 @@ pub(super) async fn route(
 ) -> Result<(), LinkError> {
     let own_name = config.name();
     let network = config.network;
-    let request = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
-    let routes: Vec<RouteMessage> = request.execute().try_collect().await.map_err(netlink("list routes".to_owned()))?;
-    for route in routes.into_iter().filter(|route| route.header.table == RouteHeader::RT_TABLE_MAIN) {
+    for route in main_routes(handle).await? {
         match (destination(&route), oif(&route)) {
             (Some(other), Some(oif)) if oif == ifindex && other != network => {
                 let action = format!("remove route {other} dev {own_name}");
@@ -70,6 +74,19 @@ pub(super) async fn route(
     add.await.map_err(netlink(format!("route {network} to {own_name}")))
 }
 
+async fn addresses(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<Vec<AddressMessage>, LinkError> {
+    let list = handle.address().get().set_link_index_filter(ifindex).execute();
+    list.try_collect().await.map_err(netlink(format!("list addresses of {}", config.name())))
+}
+
+/// The IPv4 routes of the main table.
+async fn main_routes(handle: &Handle) -> Result<Vec<RouteMessage>, LinkError> {
+    let list = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+    let mut routes: Vec<RouteMessage> = list.try_collect().await.map_err(netlink("list routes".to_owned()))?;
+    routes.retain(|route| route.header.table == RouteHeader::RT_TABLE_MAIN);
+    Ok(routes)
+}
+
 fn local(message: &AddressMessage) -> Option<(Ipv4Addr, u8)> {
     message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(IpAddr::V4(address)) => Some((*address, message.header.prefix_len)),
@@ -86,7 +103,8 @@ fn destination(route: &RouteMessage) -> Option<Ipv4Network> {
     })
 }
 
-fn oif(route: &RouteMessage) -> Option<u32> {
+/// The interface that a route leads through.
+pub(super) fn oif(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(ifindex) => Some(*ifindex),
         _ => None,

@@ -52,7 +52,7 @@ pub enum LinkError {
     },
     /// The overlay network is routed elsewhere.
     #[error(
-        "route {network} to {name}: it is routed to {holder} already; remove that route with `ip route del {network} dev {holder}`"
+        "route {network} to {name}: it is routed to {holder} already; stop what routes it there (flanneld for flannel*), then run `ip route del {network} dev {holder}`"
     )]
     RouteTaken {
         /// The overlay network.
@@ -76,6 +76,9 @@ pub enum LinkError {
     /// A device is gone that was just there.
     #[error("set up {0}: the device vanished meanwhile")]
     Vanished(String),
+    /// No netlink socket could be had, or it was closed.
+    #[error("listen for changes of interfaces")]
+    Socket(#[source] std::io::Error),
     /// The set-up failed, and undoing it as well.
     #[error("{error}; and then: {undo}")]
     NotUndone {

@@ -34,6 +34,14 @@ fn infos(link: &LinkMessage) -> &[LinkInfo] {
     infos.unwrap_or_default()
 }
 
+/// The MTU of an interface in bytes.
+pub(super) fn mtu(link: &LinkMessage) -> Option<u32> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })
+}
+
 /// The kind of a virtual interface.
 pub(super) fn kind(link: &LinkMessage) -> Option<&InfoKind> {
     infos(link).iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind) } else { None })

@@ -1,65 +1,105 @@
-//! Acceptance of forwarded overlay traffic, wherever an iptables FORWARD chain could refuse it.
+//! Acceptance of overlay traffic wherever a chain of iptables could refuse it.
 //!
-//! Rules are put only where a filter table exists: without one nothing refuses, and a node that has never seen iptables
-//! stays that way. There may be two, as iptables has two implementations with tables of their own.
+//! Rules are put only where such a chain exists: without one nothing refuses, and a node that has never seen iptables
+//! stays that way. There may be two of each, as iptables has two implementations with tables of their own.
 
 use std::fs;
 
-use super::{RulesConfig, RulesError, iptables, nat, native};
+use ipnetwork::Ipv4Network;
 
-/// Where a FORWARD chain is, and how to get at it.
-enum Place {
-    /// Through a program of the iptables family, called by this name.
-    Iptables(&'static str),
-    /// In nftables' table `ip filter`, without a program of the iptables family.
-    Native,
+use super::iptables::{Hook, Kind, Placement};
+use super::{RulesError, iptables, nat, native};
+
+/// Overlay traffic that is to be accepted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accepted {
+    /// The overlay network.
+    pub(super) network: Ipv4Network,
+    /// This node's subnet.
+    pub(super) subnet: Ipv4Network,
 }
 
-/// Makes our acceptance present or absent in every FORWARD chain there is. Says whether anything had to be done.
-pub(super) async fn ensure(config: &RulesConfig, wanted: bool) -> Result<bool, RulesError> {
-    let chain = chain_name(&config.name);
-    let network = wanted.then_some(config.network);
+/// Where overlay traffic may be refused.
+///
+/// FORWARD has Docker's policy of DROP. From its version 28 on, Docker also drops what is addressed to a container and
+/// has not come in through the container's bridge, in the raw table's PREROUTING.
+pub(super) const HOOKS: [Hook; 2] = [
+    Hook { table: "filter", parent: "FORWARD", placement: behind_docker_user },
+    Hook { table: "raw", parent: "PREROUTING", placement: before_dockers_drops },
+];
+
+/// Makes our acceptance of `accepted` present, or absent when there is none, for the overlay device `name`.
+/// Says whether anything had to be done.
+pub(super) async fn ensure(name: &str, accepted: Option<Accepted>) -> Result<bool, RulesError> {
     let mut changed = false;
-    for place in places().await? {
-        changed |= match place {
-            Place::Iptables(program) => iptables::ensure(program, &chain, network).await?,
-            Place::Native => native::ensure(&chain, network).await?,
+    for hook in &HOOKS {
+        let chain = chain_name(hook, name);
+        let rules = accepted.map(|accepted| rules(hook, name, accepted));
+        if legacy_has(hook.table) {
+            match iptables::find(Kind::Legacy).await {
+                Some(program) => changed |= iptables::ensure(program, hook, &chain, rules.as_deref()).await?,
+                None => tracing::warn!(
+                    table = hook.table,
+                    "legacy iptables is in use and there is no iptables-legacy: overlay traffic may be dropped"
+                ),
+            }
+        }
+        if !nft_has(hook).await? {
+            continue;
+        }
+        changed |= match iptables::find(Kind::Nft).await {
+            Some(program) => iptables::ensure(program, hook, &chain, rules.as_deref()).await?,
+            // Docker needs iptables, so here is only FORWARD to care for.
+            None if hook.parent == native::CHAIN => native::ensure(&chain, accepted.map(|a| a.network)).await?,
+            None => false,
         };
     }
     Ok(changed)
 }
 
-/// Whether iptables' legacy implementation has a filter table in this network namespace.
+/// Whether iptables' legacy implementation has a table of ours to care for, in this network namespace.
 pub(super) fn legacy_in_use() -> bool {
+    HOOKS.iter().any(|hook| legacy_has(hook.table))
+}
+
+fn legacy_has(table: &str) -> bool {
     // Missing where the module is not loaded.
     fs::read_to_string("/proc/thread-self/net/ip_tables_names")
-        .is_ok_and(|names| names.lines().any(|name| name == "filter"))
+        .is_ok_and(|names| names.lines().any(|name| name == table))
 }
 
-/// Our chain for the overlay device `name`: `OVERLAY-FWD-1` for `overlay.1`. iptables allows 28 characters.
-fn chain_name(name: &str) -> String {
-    format!("OVERLAY-FWD-{}", name.strip_prefix(crate::link::NAME_PREFIX).unwrap_or(name))
-}
-
-async fn places() -> Result<Vec<Place>, RulesError> {
-    let mut places = Vec::new();
-    if legacy_in_use() {
-        match iptables::find(iptables::Kind::Legacy).await {
-            Some(program) => places.push(Place::Iptables(program)),
-            None => tracing::warn!(
-                "legacy iptables tables are in use, but there is no iptables-legacy: overlay traffic may be dropped"
-            ),
-        }
-    }
-    let in_use = match nat::list_with(&["list", "chain", "ip", "filter", "FORWARD"]).await {
-        Ok(listing) => listing.is_some(),
+async fn nft_has(hook: &Hook) -> Result<bool, RulesError> {
+    match nat::list_with(&["list", "chain", "ip", hook.table, hook.parent]).await {
+        Ok(listing) => Ok(listing.is_some()),
         // Without `nft` nobody can tell: where iptables is installed it may be used.
-        Err(RulesError::Missing { .. }) => iptables::find(iptables::Kind::Nft).await.is_some(),
-        Err(error) => return Err(error),
-    };
-    if in_use {
-        let program = iptables::find(iptables::Kind::Nft).await;
-        places.push(program.map_or(Place::Native, Place::Iptables));
+        Err(RulesError::Missing { .. }) => Ok(iptables::find(Kind::Nft).await.is_some()),
+        Err(error) => Err(error),
     }
-    Ok(places)
+}
+
+/// Our chain: `OVERLAY-FORWARD-1` for `overlay.1`. iptables allows 28 characters.
+fn chain_name(hook: &Hook, name: &str) -> String {
+    let number = name.strip_prefix(crate::link::NAME_PREFIX).unwrap_or(name);
+    format!("{}{}-{number}", iptables::OUR_CHAINS, hook.parent)
+}
+
+fn rules(hook: &Hook, name: &str, Accepted { network, subnet }: Accepted) -> Vec<String> {
+    match hook.table {
+        "filter" => vec![format!("-s {network} -j ACCEPT"), format!("-d {network} -j ACCEPT")],
+        _ => vec![format!("-s {network} -d {subnet} -i {name} -j ACCEPT")],
+    }
+}
+
+/// Behind DOCKER-USER: the operator's own rules come first, Docker's drops later. Without Docker at the end, so that
+/// whatever others put in front decides first.
+fn behind_docker_user(others: &[&str]) -> Option<Placement> {
+    let docker_user = others.iter().rposition(|rule| *rule == "-A FORWARD -j DOCKER-USER");
+    Some(docker_user.map_or(Placement::Anywhere, |position| Placement::Behind(position + 1)))
+}
+
+/// Before the first drop of what does not come in through its bridge; without one nothing need be there.
+fn before_dockers_drops(others: &[&str]) -> Option<Placement> {
+    let drops =
+        |rule: &&str| rule.starts_with("-A PREROUTING -d ") && rule.contains(" ! -i ") && rule.ends_with(" -j DROP");
+    others.iter().position(drops).map(Placement::Behind)
 }

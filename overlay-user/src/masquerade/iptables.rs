@@ -1,18 +1,33 @@
-//! iptables' FORWARD chain, through iptables.
+//! Our chains in iptables' tables, through iptables.
 
 use std::process::Stdio;
 
-use ipnetwork::Ipv4Network;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::{RulesError, not_run, refused};
 
-/// The chain in which Docker leaves room for others' decisions, in front of its own.
-const DOCKER_USER: &str = "-A FORWARD -j DOCKER-USER";
+/// What the names of our chains begin with, this network's and others'.
+pub(super) const OUR_CHAINS: &str = "OVERLAY-";
 
-/// What the jumps to our chains begin with, this network's and others'.
-const OUR_JUMPS: &str = "-A FORWARD -j OVERLAY-FWD-";
+/// A built-in chain that our chain is called from.
+pub(super) struct Hook {
+    /// Its table.
+    pub(super) table: &'static str,
+    /// Its name.
+    pub(super) parent: &'static str,
+    /// Where among the others' rules of it ours belongs; none: nowhere.
+    pub(super) placement: fn(&[&str]) -> Option<Placement>,
+}
+
+/// Where the jump to our chain belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// Where it is; at the end when it is nowhere.
+    Anywhere,
+    /// Directly behind this many of the others' rules.
+    Behind(usize),
+}
 
 /// The two implementations of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,52 +55,63 @@ pub(super) async fn find(kind: Kind) -> Option<&'static str> {
     None
 }
 
-/// Makes our chain accept `network`, or be gone when there is none. Says whether anything had to be done.
-pub(super) async fn ensure(program: &str, chain: &str, network: Option<Ipv4Network>) -> Result<bool, RulesError> {
+/// Makes our chain have `rules` and be called, or be gone when there are none. Says whether anything had to be done.
+pub(super) async fn ensure(
+    program: &str,
+    hook: &Hook,
+    chain: &str,
+    rules: Option<&[String]>,
+) -> Result<bool, RulesError> {
     // Waits for the lock of another iptables that is at work.
-    let listing = run(program, &["-w", "5", "-S"], "").await?;
-    let Some(script) = plan(&listing, chain, network) else { return Ok(false) };
+    let listing = run(program, &["-w", "5", "-t", hook.table, "-S"], "").await?;
+    let Some(script) = plan(&listing, hook, chain, rules) else { return Ok(false) };
     run(&format!("{program}-restore"), &["-w", "5", "--noflush"], &script).await?;
     Ok(true)
 }
 
 /// The transaction that makes `listing` (`iptables -S`) as it has to be; none if it is.
-///
-/// The jump to our chain stands behind DOCKER-USER, where the operator's own rules come first and Docker's drops come
-/// later; without Docker it stands at the end, and whatever others put in front decides first.
-fn plan(listing: &str, chain: &str, network: Option<Ipv4Network>) -> Option<String> {
-    let declared = listing.lines().any(|line| line == format!("-N {chain}"));
-    let prefix = format!("-A {chain} ");
-    let present: Vec<&str> = listing.lines().filter(|line| line.starts_with(&prefix)).collect();
-    let jump = format!("-A FORWARD -j {chain}");
-    let forward: Vec<&str> = listing.lines().filter(|line| line.starts_with("-A FORWARD ")).collect();
-    let jumps = forward.iter().filter(|line| **line == jump).count();
-    let delete_jumps = format!("-D FORWARD -j {chain}\n").repeat(jumps);
+fn plan(listing: &str, hook: &Hook, chain: &str, rules: Option<&[String]>) -> Option<String> {
+    let parent = format!("-A {} ", hook.parent);
+    let jump = format!("{parent}-j {chain}");
+    let callers: Vec<&str> = listing.lines().filter(|line| line.starts_with(&parent)).collect();
+    // Other networks' jumps stand with ours, in whatever order.
+    let is_foreign = |rule: &&str| !rule.starts_with(&format!("{parent}-j {OUR_CHAINS}"));
+    let others: Vec<&str> = callers.iter().copied().filter(is_foreign).collect();
 
-    let Some(network) = network else {
-        let gone = !declared && jumps == 0;
-        return (!gone).then(|| format!("*filter\n:{chain} - [0:0]\n{delete_jumps}-X {chain}\nCOMMIT\n"));
+    let wanted = rules.zip((hook.placement)(&others));
+    let jumps: Vec<usize> = (0..callers.len()).filter(|&position| callers[position] == jump).collect();
+    let declared = listing.lines().any(|line| line == format!("-N {chain}"));
+    let (head, deletions) = (format!("*{}\n:{chain} - [0:0]\n", hook.table), delete(&jump).repeat(jumps.len()));
+    let Some((rules, placement)) = wanted else {
+        return (declared || !jumps.is_empty()).then(|| format!("{head}{deletions}-X {chain}\nCOMMIT\n"));
     };
-    let accepts = [format!("{prefix}-s {network} -j ACCEPT"), format!("{prefix}-d {network} -j ACCEPT")];
-    let others: Vec<&str> = forward.iter().copied().filter(|line| *line != jump).collect();
-    let behind_docker = others.iter().rposition(|line| *line == DOCKER_USER);
-    let in_place = jumps == 1
-        && behind_docker.is_none_or(|docker| {
-            let ours = forward.iter().position(|line| *line == jump);
-            ours.is_some_and(|ours| {
-                ours > docker && others[docker + 1..ours].iter().all(|line| line.starts_with(OUR_JUMPS))
-            })
-        });
-    if declared && in_place && present == accepts {
+
+    let prefix = format!("-A {chain} ");
+    let present = listing.lines().filter_map(|line| line.strip_prefix(&prefix));
+    let in_place = match (jumps.as_slice(), placement) {
+        ([_], Placement::Anywhere) => true,
+        ([ours], Placement::Behind(count)) => callers[..*ours].iter().filter(|&rule| is_foreign(rule)).count() == count,
+        _ => false,
+    };
+    if declared && in_place && present.eq(rules.iter().map(String::as_str)) {
         return None;
     }
-    let insert = match behind_docker {
-        // Positions count from 1, and ours comes after it.
-        Some(docker) => format!("-I FORWARD {} -j {chain}", docker + 2),
-        None => jump,
+    let rules: String = rules.iter().map(|rule| format!("{prefix}{rule}\n")).collect();
+    let insertion = match placement {
+        Placement::Anywhere => jump,
+        Placement::Behind(count) => {
+            let without_ours: Vec<&str> = callers.iter().copied().filter(|rule| *rule != jump).collect();
+            let before = others.get(count).and_then(|next| without_ours.iter().position(|rule| rule == next));
+            // iptables counts positions from 1.
+            format!("-I {} {} -j {chain}", hook.parent, before.unwrap_or(without_ours.len()) + 1)
+        }
     };
-    let [from, to] = accepts;
-    Some(format!("*filter\n:{chain} - [0:0]\n{from}\n{to}\n{delete_jumps}{insert}\nCOMMIT\n"))
+    Some(format!("{head}{rules}{deletions}{insertion}\nCOMMIT\n"))
+}
+
+/// The line that takes away what the line `rule` has added.
+fn delete(rule: &str) -> String {
+    format!("-D{}\n", rule.trim_start_matches("-A"))
 }
 
 /// Runs a program with `input` and returns what it prints.
@@ -110,75 +136,4 @@ async fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, R
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CHAIN: &str = "OVERLAY-FWD-1";
-    const FRESH: &str = "-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-P OUTPUT ACCEPT\n";
-    const OURS: &str =
-        "-N OVERLAY-FWD-1\n-A OVERLAY-FWD-1 -s 10.1.0.0/16 -j ACCEPT\n-A OVERLAY-FWD-1 -d 10.1.0.0/16 -j ACCEPT\n";
-    const SET_CHAIN: &str = "*filter\n:OVERLAY-FWD-1 - [0:0]\n-A OVERLAY-FWD-1 -s 10.1.0.0/16 -j ACCEPT\n\
-                             -A OVERLAY-FWD-1 -d 10.1.0.0/16 -j ACCEPT\n";
-
-    fn network() -> Option<Ipv4Network> {
-        "10.1.0.0/16".parse().ok()
-    }
-
-    fn listing(rules: &[&str]) -> String {
-        let rules: String = rules.iter().map(|target| format!("-A FORWARD -j {target}\n")).collect();
-        format!("{FRESH}{OURS}{rules}")
-    }
-
-    #[test]
-    fn without_docker_the_jump_is_appended() {
-        let expected = format!("{SET_CHAIN}-A FORWARD -j OVERLAY-FWD-1\nCOMMIT\n");
-        assert_eq!(plan(FRESH, CHAIN, network()), Some(expected.clone()));
-        let others = format!("{FRESH}-A FORWARD -s 192.0.2.0/24 -j DROP\n");
-        assert_eq!(plan(&others, CHAIN, network()), Some(expected));
-    }
-
-    #[test]
-    fn rules_in_place_are_left_alone() {
-        let cases: [&[&str]; 5] = [
-            &["OVERLAY-FWD-1"],
-            &["OVERLAY-FWD-1", "KUBE-FORWARD"],
-            &["DOCKER-USER", "OVERLAY-FWD-1", "DOCKER-FORWARD"],
-            &["KUBE-FORWARD", "DOCKER-USER", "OVERLAY-FWD-1", "DOCKER-FORWARD"],
-            &["DOCKER-USER", "OVERLAY-FWD-7", "OVERLAY-FWD-1", "DOCKER-FORWARD"],
-        ];
-        for rules in cases {
-            assert_eq!(plan(&listing(rules), CHAIN, network()), None, "{rules:?}");
-        }
-    }
-
-    #[test]
-    fn a_jump_in_the_wrong_place_is_moved_behind_docker_user() {
-        let cases: [(&[&str], usize, usize); 4] = [
-            (&["DOCKER-USER", "DOCKER-FORWARD", "OVERLAY-FWD-1"], 1, 2),
-            (&["OVERLAY-FWD-1", "DOCKER-USER", "DOCKER-FORWARD"], 1, 2),
-            (&["DOCKER-USER", "OVERLAY-FWD-1", "OVERLAY-FWD-1"], 2, 2),
-            (&["KUBE-FORWARD", "DOCKER-USER", "DOCKER-FORWARD"], 0, 3),
-        ];
-        for (rules, deleted, position) in cases {
-            let deletes = "-D FORWARD -j OVERLAY-FWD-1\n".repeat(deleted);
-            let expected = format!("{SET_CHAIN}{deletes}-I FORWARD {position} -j OVERLAY-FWD-1\nCOMMIT\n");
-            assert_eq!(plan(&listing(rules), CHAIN, network()), Some(expected), "{rules:?}");
-        }
-    }
-
-    #[test]
-    fn another_networks_accepts_are_replaced() {
-        let old = listing(&["OVERLAY-FWD-1"]).replace("10.1.0.0", "10.9.0.0");
-        assert!(plan(&old, CHAIN, network()).is_some_and(|script| script.starts_with(SET_CHAIN)));
-    }
-
-    #[test]
-    fn removal_takes_jumps_and_chain_and_only_ours() {
-        let expected = "*filter\n:OVERLAY-FWD-1 - [0:0]\n-D FORWARD -j OVERLAY-FWD-1\n-X OVERLAY-FWD-1\nCOMMIT\n";
-        let present = listing(&["DOCKER-USER", "OVERLAY-FWD-1"]);
-        assert_eq!(plan(&present, CHAIN, None).as_deref(), Some(expected));
-        assert_eq!(plan(FRESH, CHAIN, None), None);
-        let neighbour = present.replace("OVERLAY-FWD-1", "OVERLAY-FWD-12");
-        assert_eq!(plan(&neighbour, CHAIN, None), None, "a longer name is another network's");
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
 use super::RulesError;
+use super::forward::HOOKS;
 
 /// Multicast group of nftables' notices.
 const NFNLGRP_NFTABLES: u32 = 7;
@@ -20,8 +21,6 @@ const NFGEN_HEADER: usize = 4;
 const ATTRIBUTE_HEADER: usize = 4;
 /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE` and `NFTA_RULE_TABLE` are the same number.
 const TABLE_NAME: u16 = 1;
-/// iptables-nft's filter table, where our FORWARD rule is.
-const FILTER: &str = "filter";
 
 /// A socket that receives the notices.
 pub(super) struct Monitor {
@@ -30,7 +29,7 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// Listens to changes of the table `table` and of iptables' filter table.
+    /// Listens to changes of the table `table` and of iptables' tables that we have rules in.
     pub(super) fn new(table: &str) -> Result<Self, RulesError> {
         let open = || -> io::Result<TokioSocket> {
             let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
@@ -60,7 +59,8 @@ impl Monitor {
     }
 
     fn concerns_us(&self, notice: &[u8]) -> bool {
-        tables(notice).any(|table| table == self.table.as_bytes() || table == FILTER.as_bytes())
+        tables(notice)
+            .any(|table| table == self.table.as_bytes() || HOOKS.iter().any(|hook| table == hook.table.as_bytes()))
     }
 }
 

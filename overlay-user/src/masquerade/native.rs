@@ -12,7 +12,8 @@ use super::nat::{self, from, to};
 use super::{RulesError, nft_error};
 
 const TABLE: &str = "filter";
-const CHAIN: &str = "FORWARD";
+/// The chain that is served.
+pub(super) const CHAIN: &str = "FORWARD";
 
 /// Makes rules that accept `network` present, or absent when there is none, `mark` being their comment.
 pub(super) async fn ensure(mark: &str, network: Option<Ipv4Network>) -> Result<bool, RulesError> {

@@ -53,6 +53,12 @@ impl Backend {
         }
     }
 
+    /// Whether nodes that share a link route to each other without encapsulation.
+    #[must_use]
+    pub const fn direct_routing(&self) -> bool {
+        matches!(self, Self::Vxlan { direct_routing: true, .. })
+    }
+
     /// What encap adds to a packet.
     #[must_use]
     pub const fn encapsulation(&self) -> Encapsulation {

@@ -1,17 +1,13 @@
 //! Reports what becomes of the underlay interface after the agent has started.
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::Ipv4Addr;
-use std::pin::Pin;
 
-use futures::StreamExt;
-use futures::channel::mpsc::UnboundedReceiver;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::proto::Connection;
-use rtnetlink::sys::SocketAddr;
-use rtnetlink::{Handle, MulticastGroup};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+
+use crate::notices::{Notice, Notices, ask};
 
 use super::choose::preferred;
 use super::{Interface, Underlay, UnderlayError, read};
@@ -43,11 +39,9 @@ pub enum UnderlayEvent {
 /// The kernel's notices only say when to look: each is followed by a reading of the whole state, and what is reported
 /// is its difference to the state before. So a lost notice delays a report until the next one, and does no other harm.
 pub struct Watch {
-    connection: Pin<Box<Connection<RouteNetlinkMessage>>>,
-    notices: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    handle: Handle,
+    notices: Notices,
     known: State,
-    /// A notice has come since the state was last read.
+    /// A notice about the interface has come since the state was last read.
     stale: bool,
     pending: VecDeque<UnderlayEvent>,
 }
@@ -67,12 +61,8 @@ impl Watch {
     /// [`UnderlayError::Socket`].
     pub fn new(underlay: Underlay) -> Result<Self, UnderlayError> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
-        let (connection, handle, notices) =
-            rtnetlink::new_multicast_connection(&groups).map_err(UnderlayError::Socket)?;
         Ok(Self {
-            connection: Box::pin(connection),
-            notices,
-            handle,
+            notices: Notices::new(&groups).map_err(UnderlayError::Socket)?,
             known: State { underlay, present: true, running: true },
             // Between the choice and here something may have changed already.
             stale: true,
@@ -96,12 +86,12 @@ impl Watch {
                 return Ok(event);
             }
             if !self.stale {
-                self.wait_for_notice().await?;
+                let notice = self.notices.next().await.map_err(UnderlayError::Socket)?;
+                self.note(&notice);
+                continue;
             }
-            let interfaces = tokio::select! {
-                () = &mut self.connection => return Err(closed()),
-                interfaces = read::interfaces(&self.handle) => interfaces?,
-            };
+            let interfaces = ask(async |handle| read::interfaces(handle).await).await;
+            let interfaces = interfaces.map_err(UnderlayError::Socket)??;
             self.stale = false;
             let now = observe(&self.known, &interfaces);
             self.pending.extend(changes(&self.known, &now));
@@ -109,26 +99,39 @@ impl Watch {
         }
     }
 
-    /// Returns once the state may have changed; a change of routes is an event by itself.
-    async fn wait_for_notice(&mut self) -> Result<(), UnderlayError> {
-        let notice = tokio::select! {
-            () = &mut self.connection => return Err(closed()),
-            notice = self.notices.next() => notice.ok_or_else(closed)?.0,
-        };
-        self.stale = true;
-        if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)) =
-            notice.payload
-            && read::route_info(&route).is_some_and(|route| route.ifindex == self.known.underlay.ifindex)
-            && !self.pending.contains(&UnderlayEvent::RoutesChanged)
-        {
+    /// Takes in what a notice says: other interfaces come and go with every container and do not matter.
+    fn note(&mut self, notice: &Notice) {
+        let Underlay { name, ifindex, .. } = &self.known.underlay;
+        match notice {
+            Notice::Changed(RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) => {
+                self.stale |= link.header.index == *ifindex || has_name(link, name);
+            }
+            Notice::Changed(RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address)) => {
+                // A new interface has another index until its first reading.
+                self.stale |= address.header.index == *ifindex || !self.known.present;
+            }
+            Notice::Changed(RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)) => {
+                if read::route_info(route).is_some_and(|route| route.ifindex == *ifindex) {
+                    self.routes_changed();
+                }
+            }
+            Notice::Changed(_) => {}
+            Notice::Overrun => {
+                self.stale = true;
+                self.routes_changed();
+            }
+        }
+    }
+
+    fn routes_changed(&mut self) {
+        if !self.pending.contains(&UnderlayEvent::RoutesChanged) {
             self.pending.push_back(UnderlayEvent::RoutesChanged);
         }
-        Ok(())
     }
 }
 
-fn closed() -> UnderlayError {
-    UnderlayError::Socket(io::ErrorKind::BrokenPipe.into())
+fn has_name(link: &LinkMessage, name: &str) -> bool {
+    link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::IfName(other) if other == name))
 }
 
 /// The state after `before` when the node has `interfaces`: an address in use stays in use as long as it is there.

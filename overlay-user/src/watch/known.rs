@@ -60,7 +60,7 @@ impl Known {
 
     /// Takes over one lease.
     pub(super) fn put(&mut self, entry: &Entry) -> Vec<LeaseEvent> {
-        let Some(lease) = self.read(entry) else { return Vec::new() };
+        let Some(lease) = self.parse(entry) else { return Vec::new() };
         self.grace.remove(&lease.subnet);
         let replaced = |(key, _): &(&SubnetKey, &Instant)| {
             let stayed = self.leases.get(key).map(|(lease, _)| lease.node.public_ip);
@@ -109,8 +109,14 @@ impl Known {
     }
 
     /// The entry's lease. If its value does not parse, the last good one at this key: the subnet is still claimed, and a
-    /// slip of somebody's hand must not cut its node off. Reports each key and error once.
+    /// slip of somebody's hand must not cut its node off.
     fn read(&mut self, entry: &Entry) -> Option<Lease> {
+        let lease = self.parse(entry);
+        lease.or_else(|| self.leases.get(&entry.key.parse().ok()?).map(|(lease, _)| lease.clone()))
+    }
+
+    /// The entry's lease, if it is one. Reports each bad key and error once.
+    fn parse(&mut self, entry: &Entry) -> Option<Lease> {
         let error = match Lease::parse(&entry.key, &entry.value) {
             Ok(lease) => {
                 self.bad.remove(&entry.key);
@@ -122,7 +128,6 @@ impl Known {
             tracing::warn!(key = shortened(&entry.key), %error, "lease skipped");
             self.bad.insert(entry.key.clone(), error);
         }
-        let key: SubnetKey = entry.key.parse().ok()?;
-        self.leases.get(&key).map(|(lease, _)| lease.clone())
+        None
     }
 }

@@ -31,6 +31,7 @@ pub(super) const PACKAGES: &[Package] = &[
     package("iproute2", "tests: sets up and reads network namespaces", "/usr/bin/ip"),
     package("iputils-ping", "tests: containers ping each other", "/usr/bin/ping"),
     package("nftables", "masquerading, and tests that filter packets", "/usr/sbin/nft"),
+    package("iptables", "tests: the FORWARD chains that Docker leaves behind", "/usr/sbin/iptables-nft"),
     server("etcd-server", "tests: a real etcd, started by the test that wants one", "/usr/bin/etcd", "etcd"),
 ];
 

@@ -50,7 +50,7 @@ impl Step {
         }
     }
 
-    /// What is missing, and why it is needed: some lines to read.
+    /// What is missing, and why it is needed.
     pub(super) fn explain(&self) -> Vec<String> {
         match self {
             Self::Packages(packages) => {
@@ -64,20 +64,26 @@ impl Step {
         }
     }
 
-    /// The lines to type for it.
+    /// The lines to type for it, each under the user who has to.
     pub(super) fn script(&self) -> Vec<String> {
+        let root = || "# as root".to_owned();
+        let anybody = || "# as the user who builds".to_owned();
         match self {
-            Self::Packages(packages) => packages::script(packages),
+            Self::Packages(packages) => iter::once(root()).chain(packages::script(packages)).collect(),
             Self::Nightly => {
-                vec!["rustup toolchain install nightly --component rust-src --component clippy".to_owned()]
+                vec![anybody(), "rustup toolchain install nightly --component rust-src --component clippy".to_owned()]
             }
-            Self::Linker(Llvm::Major(llvm)) => vec![shell(&cargo_install(llvm))],
+            Self::Linker(Llvm::Major(llvm)) => vec![anybody(), shell(&cargo_install(llvm))],
             Self::Linker(Llvm::OfDebian) => {
+                let llvm = llvm_of("/usr/bin/rustc");
                 let libraries = packages::script(&[packages::llvm_package("$LLVM")]);
-                iter::once(llvm_of("/usr/bin/rustc")).chain(libraries).chain([shell(&cargo_install("$LLVM"))]).collect()
+                let as_root = [root(), llvm.clone()].into_iter().chain(libraries);
+                as_root.chain([anybody(), llvm, shell(&cargo_install("$LLVM"))]).collect()
             }
-            Self::Linker(Llvm::OfNightly) => vec![llvm_of("rustc +nightly"), shell(&cargo_install("$LLVM"))],
-            Self::Components { toolchain, names } => vec![shell(&component_add(toolchain.as_deref(), names))],
+            Self::Linker(Llvm::OfNightly) => vec![anybody(), llvm_of("rustc +nightly"), shell(&cargo_install("$LLVM"))],
+            Self::Components { toolchain, names } => {
+                vec![anybody(), shell(&component_add(toolchain.as_deref(), names))]
+            }
         }
     }
 
@@ -121,7 +127,7 @@ mod tests {
     #[test]
     fn the_linker_is_built_with_the_llvm_it_is_asked_for() {
         let script = Step::Linker(Llvm::Major(42)).script();
-        let [line] = &script[..] else { panic!("{script:?}") };
+        let [_, line] = &script[..] else { panic!("{script:?}") };
         assert!(line.starts_with("LLVM_PREFIX=/usr/lib/llvm-42 cargo install bpf-linker "), "{line}");
         assert!(line.ends_with(" --features llvm-42"), "{line}");
     }
@@ -129,16 +135,16 @@ mod tests {
     #[test]
     fn before_the_compiler_is_there_the_script_asks_it_for_its_llvm() {
         let script = Step::Linker(Llvm::OfDebian).script();
-        assert!(script[0].starts_with("LLVM=$(/usr/bin/rustc -vV | "), "{script:?}");
-        assert!(script.iter().any(|line| line.ends_with(" llvm-$LLVM-dev")), "{script:?}");
-        assert!(script.last().is_some_and(|line| line.ends_with(" --features llvm-$LLVM")), "{script:?}");
+        let place = |part| script.iter().position(|line| line.contains(part)).expect(part);
+        assert!(place("LLVM=$(/usr/bin/rustc -vV | ") < place(" llvm-$LLVM-dev"), "{script:?}");
+        assert!(place(" llvm-$LLVM-dev") < place(" --features llvm-$LLVM"), "{script:?}");
     }
 
     #[test]
     fn components_go_to_the_toolchain_that_lacks_them() {
         let step = |toolchain| Step::Components { toolchain, names: vec!["rustfmt", "clippy"] };
-        assert_eq!(step(None).script(), ["rustup component add rustfmt clippy"]);
-        assert_eq!(step(Some("n".to_owned())).script(), ["rustup component add rustfmt clippy --toolchain n"]);
+        assert_eq!(step(None).script()[1], "rustup component add rustfmt clippy");
+        assert_eq!(step(Some("n".to_owned())).script()[1], "rustup component add rustfmt clippy --toolchain n");
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Connection {
         }
         let plain = options.connect_options()?;
         let endpoint = |url: &String| {
+            check(url).map_err(|reason| options.refused(&format!("endpoint {url:?}: {reason}")))?;
             let options = match url.starts_with("https://") {
                 true => plain.clone().with_tls(options.tls()?),
                 false => plain.clone(),
@@ -146,6 +147,16 @@ impl Connection {
             *current = ((index + 1) % self.endpoints.len(), None);
         }
     }
+}
+
+/// Whether a client could be made for `url`, as far as that shows without making one.
+fn check(url: &str) -> Result<(), &'static str> {
+    let authority = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let authority = authority.ok_or("must begin with http:// or https://")?.trim_end_matches('/');
+    if authority.is_empty() || authority.contains(|c: char| c.is_whitespace() || c == '/') {
+        return Err("must be a host and a port, like http://192.0.2.1:2379 or https://[2001:db8::1]:2379");
+    }
+    Ok(())
 }
 
 /// The client for listings, whose answers may be large.

@@ -29,6 +29,8 @@ struct Watch {
     /// inotify's number for the directory that holds the config.
     root: WatchDescriptor,
     seen: BTreeMap<String, Seen>,
+    /// Expired leases that were reported and whose files are about to be removed.
+    expired: BTreeSet<String>,
     pending: VecDeque<Change>,
     ended: bool,
 }
@@ -60,6 +62,7 @@ impl Watch {
             root,
             seen: in_scope.map(|(name, &revision)| (name.clone(), Seen { revision, expires: None })).collect(),
             scope,
+            expired: BTreeSet::new(),
             pending: VecDeque::new(),
             ended: false,
         })
@@ -107,7 +110,10 @@ impl Watch {
         let name = event.name.as_ref().map(|name| name.to_string_lossy());
         match name.as_deref() {
             Some("config") if event.wd == self.root => self.look_at_config().await,
-            Some(name) if event.wd != self.root && !name.starts_with('.') => self.look_at(name.to_owned()).await,
+            Some(name) if event.wd != self.root && !name.starts_with('.') => {
+                let gone = event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM);
+                self.look_at(name.to_owned(), gone).await
+            }
             _ => Ok(()),
         }
     }
@@ -117,18 +123,21 @@ impl Watch {
         let names = self.blocking(Directory::names).await?;
         let names: BTreeSet<String> = names.into_iter().chain(self.seen.keys().cloned()).collect();
         for name in names {
-            self.look_at(name).await?;
+            self.look_at(name, false).await?;
         }
         self.look_at_config().await
     }
 
-    async fn look_at(&mut self, name: String) -> io::Result<()> {
+    /// Reports what has become of a file. `gone` says that it was removed once, if only for a moment.
+    async fn look_at(&mut self, name: String, gone: bool) -> io::Result<()> {
         if name == CONFIG || !wants(&self.scope, &name) {
             return Ok(());
         }
         let file = name.clone();
         let Some(found) = self.blocking(move |directory| directory.read(&file)).await? else {
-            if self.seen.remove(&name).is_some() {
+            // A file that came and went before we looked was never seen, but whoever made it wants to know.
+            let seen = self.seen.remove(&name).is_some();
+            if (gone && !self.expired.remove(&name)) || seen {
                 self.pending.push_back(Change::Deleted(name));
             }
             return Ok(());
@@ -138,6 +147,7 @@ impl Watch {
             return Ok(());
         }
         let (revision, expires) = (found.entry.revision, found.expires);
+        self.expired.remove(&name);
         let before = self.seen.insert(name, Seen { revision, expires });
         if before.is_none_or(|before| before.revision != revision) {
             self.pending.push_back(Change::Put(found.entry));
@@ -166,8 +176,9 @@ impl Watch {
         let now = SystemTime::now();
         let due = self.seen.iter().filter(|(_, seen)| seen.expires.is_some_and(|at| at <= now));
         for name in due.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            self.look_at(name.clone()).await?;
+            self.look_at(name.clone(), false).await?;
             if !self.seen.contains_key(&name) {
+                self.expired.insert(name.clone());
                 let file = name.clone();
                 if let Err(error) = self.blocking(move |directory| directory.sweep(&file)).await {
                     tracing::debug!(name, %error, "the file of an expired lease stays");

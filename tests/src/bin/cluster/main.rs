@@ -26,7 +26,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=64))]
     nodes: u8,
     /// How packets cross the underlay
-    #[arg(long, value_enum, default_value_t = Backend::Udp)]
+    #[arg(long, value_enum, default_value_t = Backend::Vxlan)]
     backend: Backend,
     /// Where the leases are kept
     #[arg(long, value_enum, default_value_t = Datastore::Etcd)]

@@ -1,0 +1,188 @@
+//! What an operator does to the datastore by hand: read and write the network config, list, reserve and release leases.
+
+use std::net::Ipv4Addr;
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use crate::datastore::{Created, Datastore, DatastoreError, Entry, Lifetime, Replaced, Scope};
+use crate::lease::{Backend, Lease, Node, SubnetKey};
+use crate::network::{ConfigError, NetworkConfig};
+
+/// Why a command on the datastore failed. One line.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The datastore failed.
+    #[error(transparent)]
+    Datastore(#[from] DatastoreError),
+    /// The network config breaks a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is no network config yet.
+    #[error("read the network config: there is none; write one with `overlay config set`")]
+    NoConfig,
+    /// The subnet may not be leased in this network.
+    #[error("reserve {subnet}: not a subnet of the network config; it wants /{len} from {min} to {max}")]
+    Unfit {
+        /// The subnet.
+        subnet: SubnetKey,
+        /// The length of the network's subnets.
+        len: u8,
+        /// The first one.
+        min: Ipv4Addr,
+        /// The last one.
+        max: Ipv4Addr,
+    },
+    /// The subnet, or one that overlaps it, belongs to somebody else.
+    #[error("reserve {subnet}: {taken} is leased by {owner}; release it first with `overlay lease release {taken}`")]
+    Taken {
+        /// The subnet.
+        subnet: SubnetKey,
+        /// The lease in the way.
+        taken: SubnetKey,
+        /// Its node.
+        owner: String,
+    },
+    /// There is no such lease.
+    #[error("release {0}: no such lease; `overlay lease list` shows all")]
+    Unknown(SubnetKey),
+    /// Somebody else wrote the lease at the same moment.
+    #[error("{0}: the lease is being changed by somebody else; try again")]
+    Busy(SubnetKey),
+}
+
+/// One lease as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeaseRow {
+    /// The subnet, or the key if it names none.
+    pub subnet: String,
+    /// The node's underlay address.
+    pub public_ip: Option<Ipv4Addr>,
+    /// How the node wants to receive packets.
+    pub backend: Option<String>,
+    /// The MAC address of the node's VTEP, for vxlan.
+    pub vtep_mac: Option<String>,
+    /// Never expires.
+    pub reserved: bool,
+    /// Why every node skips it, if it does not parse.
+    pub problem: Option<String>,
+}
+
+/// The network config as stored.
+///
+/// # Errors
+/// When there is none, or the datastore fails.
+pub async fn config_get(store: &dyn Datastore) -> Result<String, AdminError> {
+    let config = store.config().await?.ok_or(AdminError::NoConfig)?;
+    Ok(String::from_utf8_lossy(&config.value).into_owned())
+}
+
+/// Checks the network config in `json` and stores it, byte for byte.
+///
+/// # Errors
+/// When it breaks a rule, or the datastore fails. Then nothing was written.
+pub async fn config_set(store: &dyn Datastore, json: &[u8]) -> Result<NetworkConfig, AdminError> {
+    let config = NetworkConfig::parse(json)?;
+    store.put_config(json).await?;
+    Ok(config)
+}
+
+/// All leases, in the order of their subnets; what does not parse comes last.
+///
+/// # Errors
+/// When the datastore fails.
+pub async fn lease_list(store: &dyn Datastore) -> Result<Vec<LeaseRow>, AdminError> {
+    let mut entries = store.snapshot(&Scope::Everything).await?.entries;
+    entries.sort_by_cached_key(|entry| entry.key.parse::<SubnetKey>().map_err(|_| entry.key.clone()));
+    Ok(entries.iter().map(row).collect())
+}
+
+fn row(entry: &Entry) -> LeaseRow {
+    let subnet = entry.key.clone();
+    let reserved = entry.permanent;
+    match Lease::parse(&entry.key, &entry.value) {
+        Ok(Lease { node, .. }) => {
+            let vtep_mac = match &node.backend {
+                Backend::Vxlan { v4, v6 } => v4.or(*v6).map(|vtep| vtep.mac.to_string()),
+                _ => None,
+            };
+            let (public_ip, backend) = (Some(node.public_ip), Some(node.backend.name().to_owned()));
+            LeaseRow { subnet, public_ip, backend, vtep_mac, reserved, problem: None }
+        }
+        Err(error) => {
+            let problem = Some(error.to_string());
+            LeaseRow { subnet, public_ip: None, backend: None, vtep_mac: None, reserved, problem }
+        }
+    }
+}
+
+/// The rows as text for a terminal.
+#[must_use]
+pub fn lease_table(rows: &[LeaseRow]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["SUBNET", "NODE", "BACKEND", "VTEP MAC", "RESERVED", "PROBLEM"]);
+    for row in rows {
+        let dash = || "-".to_owned();
+        table.add_row([
+            row.subnet.clone(),
+            row.public_ip.map_or_else(dash, |ip| ip.to_string()),
+            row.backend.clone().unwrap_or_else(dash),
+            row.vtep_mac.clone().unwrap_or_else(dash),
+            if row.reserved { "yes" } else { "no" }.to_owned(),
+            row.problem.clone().unwrap_or_else(dash),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// Makes `subnet` the one that the node with `public_ip` takes, now and for ever. A lease that the node holds turns into a
+/// reservation under its feet; nothing that it sends or receives is disturbed.
+///
+/// # Errors
+/// When the subnet does not fit the network config or is another node's, or the datastore fails.
+pub async fn lease_reserve(store: &dyn Datastore, subnet: SubnetKey, public_ip: Ipv4Addr) -> Result<(), AdminError> {
+    let config = NetworkConfig::parse(config_get(store).await?.as_bytes())?;
+    if let Some(pool) = config.ipv4.filter(|_| !crate::allocate::fits(&config, &subnet)) {
+        return Err(AdminError::Unfit { subnet, len: pool.subnet_len(), min: pool.min(), max: pool.max() });
+    }
+    let entries = store.snapshot(&Scope::Everything).await?.entries;
+    let mut held = None;
+    for entry in &entries {
+        let Ok(taken) = entry.key.parse::<SubnetKey>() else { continue };
+        let node = Node::parse(&entry.value);
+        if taken == subnet && node.as_ref().is_ok_and(|node| node.public_ip == public_ip) {
+            held = Some(entry);
+        } else if overlap(taken, subnet) {
+            let owner = node.map_or_else(|_| "nobody knows whom".to_owned(), |node| node.public_ip.to_string());
+            return Err(AdminError::Taken { subnet, taken, owner });
+        }
+    }
+    let key = subnet.to_string();
+    let done = match held {
+        Some(entry) => {
+            let replaced = store.replace(&key, entry.revision, &entry.value, Lifetime::Permanent).await?;
+            matches!(replaced, Replaced::Yes(_))
+        }
+        None => {
+            let value = Node { public_ip, public_ipv6: None, backend: Backend::Udp }.to_value();
+            matches!(store.create(&key, &value, Lifetime::Permanent).await?, Created::Yes(_))
+        }
+    };
+    done.then_some(()).ok_or(AdminError::Busy(subnet))
+}
+
+fn overlap(a: SubnetKey, b: SubnetKey) -> bool {
+    // A network of no bits stands for no IPv4 subnet at all.
+    let v4 = a.v4.prefix() > 0 && b.v4.prefix() > 0 && a.v4.overlaps(b.v4);
+    v4 || a.v6.zip(b.v6).is_some_and(|(a, b)| a.overlaps(b))
+}
+
+/// Deletes the lease or reservation of `subnet`. A node that lives and holds it takes it back at once.
+///
+/// # Errors
+/// When there is none, or the datastore fails.
+pub async fn lease_release(store: &dyn Datastore, subnet: SubnetKey) -> Result<(), AdminError> {
+    let key = subnet.to_string();
+    let entry = store.snapshot(&Scope::Lease(key.clone())).await?.entries.pop().ok_or(AdminError::Unknown(subnet))?;
+    store.delete(&key, entry.revision).await?.then_some(()).ok_or(AdminError::Busy(subnet))
+}

@@ -1,0 +1,119 @@
+//! A node between a container, a remote container and the outside, and packets that cross it.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::BindToDevice;
+use overlay_tests::netns::Netns;
+use overlay_tests::process::{output, wait_for};
+use overlay_user::masquerade::{Masquerade, RulesConfig, TrafficRules};
+
+use crate::node::Node;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to listen for a packet that must not come.
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
+
+/// A node with a container, a remote container behind its overlay device, and the outside behind its underlay.
+pub(crate) struct Site {
+    pub(crate) node: Node,
+    pub(crate) container: Netns,
+    pub(crate) remote: Netns,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        let node = Node::new();
+        let (container, remote) = (Netns::new().unwrap(), Netns::new().unwrap());
+        let host = &node.netns;
+        host.sysctl("net.ipv4.ip_forward", "1").unwrap();
+        host.bridge("docker0").unwrap();
+        host.ip("address add 10.1.15.1/24 dev docker0").unwrap();
+        host.veth("container0", &container, "eth0", 1500).unwrap();
+        host.ip("link set container0 master docker0").unwrap();
+        container.ip("address add 10.1.15.2/24 dev eth0").unwrap();
+        container.ip("route add default via 10.1.15.1").unwrap();
+        // Any device will do to stand for the overlay: netfilter sees routes and addresses.
+        host.veth("overlay.1", &remote, "eth0", 1450).unwrap();
+        host.ip("address add 10.1.15.0/32 dev overlay.1").unwrap();
+        host.ip("route add 10.1.0.0/16 dev overlay.1 src 10.1.15.0").unwrap();
+        remote.ip("address add 10.1.16.2/32 dev eth0").unwrap();
+        remote.ip("route add default dev eth0").unwrap();
+        // Without ARP both ends send to their own address, so it has to be the same.
+        host.ip("link set overlay.1 address 02:00:00:00:00:01 arp off").unwrap();
+        remote.ip("link set eth0 address 02:00:00:00:00:01 arp off").unwrap();
+        // The outside knows a way back, so that an address that is kept can be told from a packet that is lost.
+        node.peer.ip("route add 10.1.0.0/16 via 192.168.50.1").unwrap();
+        Self { node, container, remote }
+    }
+
+    /// Sends a datagram and says with which source address it arrives; none when it does not.
+    pub(crate) fn seen(&self, packet: &Packet<'_>, patience: Duration) -> Option<Ipv4Addr> {
+        let any = Ipv4Addr::UNSPECIFIED;
+        // A process that another test is just starting holds a copy of the last receiver until it executes.
+        let bind = || Ok(packet.receiver.run(|| UdpSocket::bind((any, packet.port))).ok());
+        let receiver = wait_for("the port is free", PATIENCE, bind).unwrap();
+        if packet.destination.is_multicast() {
+            receiver.join_multicast_v4(&packet.destination, &Ipv4Addr::new(192, 168, 50, 2)).unwrap();
+        }
+        receiver.set_read_timeout(Some(patience)).unwrap();
+        let sender = packet.sender.run(|| UdpSocket::bind((packet.source, 0))).unwrap();
+        if packet.destination.is_multicast() {
+            // By its source address it would leave through the bridge.
+            setsockopt(&sender, BindToDevice, &"eth0".into()).unwrap();
+        }
+        sender.send_to(b"x", (packet.destination, packet.port)).unwrap();
+        loop {
+            match receiver.recv_from(&mut [0; 8]) {
+                Ok((_, from)) => return from.ip().to_string().parse().ok(),
+                // The runtime of another test has been told that a child has ended.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
+                Err(error) => panic!("receive: {error}"),
+            }
+        }
+    }
+
+    pub(crate) fn nft(&self, arguments: &str) -> String {
+        output(self.node.netns.command("nft").args(arguments.split_whitespace())).unwrap()
+    }
+
+    pub(crate) fn iptables(&self, program: &str, rules: &[&str]) {
+        for rule in rules {
+            output(self.node.netns.command(program).args(rule.split_whitespace())).unwrap();
+        }
+    }
+
+    pub(crate) fn ensure(&self, config: &RulesConfig) -> bool {
+        self.node.run(async |_| TrafficRules::new(config.clone()).ensure().await).unwrap()
+    }
+}
+
+/// A datagram from one namespace to another.
+pub(crate) struct Packet<'a> {
+    pub(crate) sender: &'a Netns,
+    pub(crate) source: Ipv4Addr,
+    pub(crate) receiver: &'a Netns,
+    pub(crate) destination: Ipv4Addr,
+    pub(crate) port: u16,
+}
+
+pub(crate) const CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 1, 15, 2);
+pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 1, 16, 2);
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
+pub(crate) const NODE_IN_OVERLAY: Ipv4Addr = Ipv4Addr::new(10, 1, 15, 0);
+pub(crate) const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 1, 15, 1);
+pub(crate) const GROUP: Ipv4Addr = Ipv4Addr::new(224, 1, 1, 1);
+
+pub(crate) fn config() -> RulesConfig {
+    RulesConfig {
+        name: "overlay.1".to_owned(),
+        network: "10.1.0.0/16".parse().unwrap(),
+        subnet: "10.1.15.0/24".parse().unwrap(),
+        masquerade: Some(Masquerade { random_fully: true }),
+        forward: false,
+    }
+}

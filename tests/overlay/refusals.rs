@@ -1,0 +1,186 @@
+//! What an agent refuses: with one line that says why, exit code 1, and the node as it was.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::UdpSocket,
+    path::Path,
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use overlay_tests::{
+    cluster::{Cluster, Settings},
+    node::{Node, UNDERLAY_DEVICE},
+    process::Process,
+    sandbox::{isolated, scratch},
+};
+
+/// Refusing is quick; only a datastore that does not answer is given some time.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A node without an agent, and etcd without a network config.
+fn one_node() -> Cluster {
+    Cluster::new(&Settings { nodes: 1, ..Settings::default() }).unwrap()
+}
+
+/// Runs an agent that is to refuse, and returns the line it did so with.
+#[track_caller]
+fn refusal(cluster: &Cluster, command: Command) -> String {
+    let node = &cluster.nodes()[0];
+    let before = state(cluster, node);
+    let directory = tempfile::tempdir_in(scratch()).unwrap();
+    let mut agent = Process::spawn("the agent", command, &directory.path().join("log")).unwrap();
+    let status: ExitStatus = agent.wait(LIMIT).unwrap();
+    let said = agent.log();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let after = state(cluster, node);
+    for (before, after) in before.lines().zip(after.lines()) {
+        assert_eq!(before, after, "the node has changed; the agent said: {said}");
+    }
+    assert_eq!(before, after, "something came or went at the end");
+    said.trim_end().to_owned()
+}
+
+/// Everything that an agent could change, as text. Not IPv6, which the kernel sets up in its own time.
+fn state(cluster: &Cluster, node: &Node) -> String {
+    let ip = ["-details link", "-4 address", "-4 route show table all", "-4 rule"]
+        .map(|what| node.netns().ip(what).unwrap());
+    let rules = node.netns().command("nft").args(["list", "ruleset"]).output().unwrap();
+    let settings = node.netns().run(|| {
+        ["all", "default", UNDERLAY_DEVICE].map(|device| {
+            let directory = format!("/proc/sys/net/ipv4/conf/{device}");
+            let mut names: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+            names.sort();
+            let line = |name: &Path| Some(format!("{}={}", name.display(), fs::read_to_string(name).ok()?.trim()));
+            names.iter().filter_map(|name| line(name)).collect::<Vec<_>>().join("\n")
+        })
+    });
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    // An agent that refuses may take the empty directory away.
+    let files = fs::read_dir(node.run_dir()).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let files = files.collect::<BTreeSet<_>>();
+    let leases = cluster.etcd().list("/").unwrap();
+    format!("{ip:#?}\n{rules:#?}\n{settings:#?}\n{mounts}\n{files:?}\n{leases:#?}\n").replace("\\n", "\n")
+}
+
+fn agent(cluster: &Cluster) -> Command {
+    cluster.nodes()[0].agent_command()
+}
+
+fn agent_with(cluster: &Cluster, interface: &str, endpoints: &str) -> Command {
+    let node = &cluster.nodes()[0];
+    let mut command = node.overlay();
+    command.args(["agent", "--iface", interface, "--etcd-endpoints", endpoints]);
+    command.arg("--run-dir").arg(node.run_dir()).arg("--subnet-file").arg(node.subnet_file());
+    command
+}
+
+#[track_caller]
+fn assert_names(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+}
+
+#[test]
+fn a_missing_network_config() {
+    isolated(|| {
+        let cluster = one_node();
+        let said = refusal(&cluster, agent(&cluster));
+        assert_names(&said, &["no network config"]);
+    });
+}
+
+#[test]
+fn a_malformed_network_config() {
+    isolated(|| {
+        let cluster = one_node();
+        let cases: [(&str, &[&str]); 6] = [
+            ("", &["config"]),
+            ("{\"Network\":", &["config"]),
+            ("{}", &["Network"]),
+            (r#"{"Network":"10.1.0.0/99"}"#, &["Network", "10.1.0.0/99"]),
+            (r#"{"Network":"10.1.0.0/16","SubnetLen":12}"#, &["SubnetLen", "12"]),
+            (r#"{"Network":"10.1.0.0/16","Backend":{"Type":"pigeon"}}"#, &["Type", "pigeon"]),
+        ];
+        for (config, words) in cases {
+            cluster.write_config(config).unwrap();
+            assert_names(&refusal(&cluster, agent(&cluster)), words);
+        }
+    });
+}
+
+#[test]
+fn a_network_that_the_underlay_is_in() {
+    isolated(|| {
+        let cluster = one_node();
+        cluster.write_config(r#"{"Network":"192.168.0.0/16"}"#).unwrap();
+        assert_names(&refusal(&cluster, agent(&cluster)), &["192.168.0.0/16", "192.168.50.1"]);
+    });
+}
+
+#[test]
+fn a_network_without_a_free_subnet() {
+    isolated(|| {
+        let cluster = one_node();
+        cluster.write_config(r#"{"Network":"10.1.0.0/22","SubnetLen":24}"#).unwrap();
+        for subnet in 1..4 {
+            let key = format!("/coreos.com/network/subnets/10.1.{subnet}.0-24");
+            cluster.etcd().put(&key, r#"{"PublicIP":"192.168.50.99","PublicIPv6":null}"#).unwrap();
+        }
+        assert_names(&refusal(&cluster, agent(&cluster)), &["10.1.0.0/22"]);
+    });
+}
+
+#[test]
+fn an_etcd_that_nobody_answers_for() {
+    isolated(|| {
+        let cluster = one_node();
+        // Nobody has the first address; on the second nobody listens.
+        for endpoint in ["http://192.168.50.77:2379", "http://192.168.50.254:1"] {
+            let said = refusal(&cluster, agent_with(&cluster, UNDERLAY_DEVICE, endpoint));
+            assert_names(&said, &[endpoint]);
+        }
+    });
+}
+
+#[test]
+fn an_interface_that_does_not_exist() {
+    isolated(|| {
+        let cluster = one_node();
+        cluster.write_config(&Settings::default().network_config()).unwrap();
+        let said = refusal(&cluster, agent_with(&cluster, "nosuch0", &cluster.etcd().endpoint()));
+        assert_names(&said, &["nosuch0"]);
+    });
+}
+
+#[test]
+fn a_port_that_somebody_has() {
+    isolated(|| {
+        let cluster = one_node();
+        for (kind, port) in [("udp", 8285), ("vxlan", 8472)] {
+            cluster.write_config(&format!(r#"{{"Network":"10.1.0.0/16","Backend":{{"Type":"{kind}"}}}}"#)).unwrap();
+            let holder = cluster.nodes()[0].netns().run(|| UdpSocket::bind(("0.0.0.0", port))).unwrap();
+            assert_names(&refusal(&cluster, agent(&cluster)), &[&port.to_string()]);
+            drop(holder);
+        }
+    });
+}
+
+#[test]
+fn a_user_who_is_not_root() {
+    isolated(|| {
+        let cluster = one_node();
+        cluster.write_config(&Settings::default().network_config()).unwrap();
+        let node = &cluster.nodes()[0];
+        // Where cargo put it, others may not be able to reach it.
+        let program = scratch().join("overlay");
+        fs::copy(node.overlay().get_program(), &program).unwrap();
+        let mut command = node.netns().command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+        command.args(node.agent_command().get_args());
+        assert_names(&refusal(&cluster, command), &["root"]);
+    });
+}
