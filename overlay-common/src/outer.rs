@@ -159,9 +159,9 @@ mod tests {
         }
     }
 
-    fn bytes<T>(headers: T) -> Vec<u8> {
-        // SAFETY: the outer headers are `repr(C)` over bytes without padding (asserted above), and live on the stack.
-        unsafe { core::slice::from_raw_parts((&raw const headers).cast::<u8>(), size_of::<T>()) }.to_vec()
+    fn bytes<T>(headers: &T) -> Vec<u8> {
+        // SAFETY: every header here is `repr(C)` over bytes without padding (asserted above), and borrowed.
+        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(headers).cast::<u8>(), size_of::<T>()) }.to_vec()
     }
 
     prop_compose! {
@@ -189,7 +189,7 @@ mod tests {
         fn udp_headers_announce_all_that_follows_and_their_checksum_is_right(
             (local, route) in tunnels(), flow in flows(), inner_len in 20..=65_507_u16,
         ) {
-            let headers = bytes(UdpHeaders::new(&local, &route, inner_len, flow));
+            let headers = bytes(&UdpHeaders::new(&local, &route, inner_len, flow));
             prop_assert_eq!(headers.len(), 28);
             prop_assert_eq!(verify(&headers[..20]), 0);
             prop_assert_eq!(word(&headers, 2), 28 + inner_len);
@@ -204,9 +204,9 @@ mod tests {
         fn vxlan_headers_announce_all_that_follows_and_name_both_vteps(
             (local, route) in tunnels(), flow in flows(), inner_len in 20..=65_485_u16,
         ) {
-            let headers = bytes(VxlanHeaders::new(&local, &route, inner_len, flow));
+            let headers = bytes(&VxlanHeaders::new(&local, &route, inner_len, flow));
             prop_assert_eq!(headers.len(), 50);
-            prop_assert_eq!(&headers[..28], &bytes(UdpHeaders::new(&local, &route, inner_len + 22, flow))[..]);
+            prop_assert_eq!(&headers[..28], &bytes(&UdpHeaders::new(&local, &route, inner_len + 22, flow))[..]);
             let vni = local.vni.to_be_bytes();
             prop_assert_eq!(&headers[28..36], &[0x08, 0, 0, 0, vni[1], vni[2], vni[3], 0][..]);
             prop_assert_eq!((&headers[36..42], &headers[42..48]), (&route.vtep_mac()[..], &local.mac[..]));
@@ -223,7 +223,7 @@ mod tests {
                 check: two(10), src_addr: four(12), dst_addr: four(16),
             };
             ip.check = ipv4_checksum(&ip);
-            prop_assert_eq!(verify(&bytes(ip)), 0);
+            prop_assert_eq!(verify(&bytes(&ip)), 0);
         }
     }
 
