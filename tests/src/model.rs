@@ -75,6 +75,8 @@ pub struct Hop {
     pub address: Ipv4Addr,
     /// Its VTEP's MAC address; no meaning for `udp`.
     pub mac: [u8; 6],
+    /// Whether it is on our own link and may send without encapsulation.
+    pub direct: bool,
 }
 
 impl Facts {

@@ -89,7 +89,8 @@ fn accept<'a>(
     let Some(outer) = Ethernet::parse(packet).filter(|frame| frame.ether_type == ETHER_IPV4) else { return Ok(None) };
     let Some(outer) = Ipv4::parse(outer.payload) else { return Ok(None) };
     if node.network.contains(outer.source()) {
-        return Err(Reason::NotEncapsulated);
+        let is_direct = facts.route(outer.source()).is_some_and(|(_, hop)| hop.direct);
+        return if is_direct { Ok(None) } else { Err(Reason::NotEncapsulated) };
     }
     // Only the first fragment has a UDP header; the others are nothing without it.
     let for_us = outer.is_well_formed()
