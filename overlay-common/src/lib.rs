@@ -15,6 +15,7 @@
 extern crate std;
 
 mod ecn;
+mod flow;
 mod node;
 mod outer;
 mod reason;
@@ -22,6 +23,7 @@ mod route;
 mod traffic;
 
 pub use ecn::{CeOnNotEct, decapsulated_tos};
+pub use flow::{Flow, FlowKey, Sightings, Ticks};
 pub use node::{Encapsulation, LocalNode, Vtep};
 pub use outer::{FlowLabel, IPV4_HEADER, UdpHeaders, VxlanHeaders, ipv4_checksum};
 pub use reason::Reason;

@@ -8,7 +8,7 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
-        bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh, bpf_xdp_adjust_head,
+        bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_xdp_adjust_head,
         bpf_xdp_adjust_meta,
     },
     programs::{TcContext, XdpContext},
@@ -149,6 +149,22 @@ impl TcPacket {
         Verdict::Redirect
     }
 
+    /// Puts the packet into the namespace behind `ifindex`, the node's side of a veth, as if the other side had received
+    /// it: past everything that is attached to this side.
+    #[inline(always)]
+    pub(crate) fn redirect_into_peer(&mut self, ifindex: u32) -> Verdict {
+        // SAFETY: the helper takes no pointers. It cannot fail; errors show at delivery.
+        unsafe { bpf_redirect_peer(ifindex, 0) };
+        Verdict::Redirect
+    }
+
+    /// Size in bytes of the payload of a super-packet's segments, 0 for other packets.
+    #[inline(always)]
+    pub(crate) fn gso_size(&self) -> u32 {
+        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
+        unsafe { (*self.ctx.skb.skb).gso_size }
+    }
+
     /// Lets the packet come in on interface `ifindex`, as if it had been received there.
     #[inline(always)]
     pub(crate) fn redirect_in(&mut self, ifindex: u32) -> Verdict {
@@ -171,8 +187,7 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn is_gso(&self) -> bool {
-        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
-        unsafe { (*self.ctx.skb.skb).gso_size != 0 }
+        self.gso_size() != 0
     }
 
     #[inline(always)]
