@@ -30,7 +30,8 @@ enum Task {
     Run(run::Options),
     /// Run every test; those with network namespaces and real traffic need root
     Test(test::Options),
-    /// Check formatting, lints and documentation, of the host's crates and of the eBPF programs
+    /// Check formatting, lints and documentation, of the host's crates and of the eBPF programs, and what the kernel's
+    /// verifier says of these (as root)
     Check,
 }
 
