@@ -15,6 +15,7 @@
 extern crate std;
 
 mod ecn;
+mod endpoint;
 mod flow;
 mod node;
 mod outer;
@@ -23,6 +24,7 @@ mod route;
 mod traffic;
 
 pub use ecn::{CeOnNotEct, decapsulated_tos};
+pub use endpoint::Endpoint;
 pub use flow::{Flow, FlowKey, Sightings, Ticks};
 pub use node::{Encapsulation, LocalNode, Vtep};
 pub use outer::{FlowLabel, IPV4_HEADER, UdpHeaders, VxlanHeaders, ipv4_checksum};

@@ -136,6 +136,13 @@ impl LocalNode {
         masked(address, self.subnet_mask) == self.subnet
     }
 
+    /// Whether the node claims its subnet; it does not after another node has taken it.
+    #[must_use]
+    #[inline(always)]
+    pub fn claims_subnet(&self) -> bool {
+        self.subnet != [0; 4]
+    }
+
     /// The subnet that `address` lies in, as a key of `ROUTES`.
     #[must_use]
     #[inline(always)]
@@ -197,6 +204,14 @@ mod tests {
         assert!(node.in_subnet(Ipv4Addr::new(10, 1, 15, 255)));
         assert!(!node.in_subnet(Ipv4Addr::new(10, 1, 16, 0)));
         assert_eq!(node.subnet_of(Ipv4Addr::new(10, 1, 77, 9)), [10, 1, 77, 0]);
+    }
+
+    #[test]
+    fn a_subnet_that_begins_at_0_is_none() {
+        assert!(node(16, 24).claims_subnet());
+        let vtep = node(16, 24).vtep();
+        let network = (Ipv4Addr::new(10, 1, 0, 0), 16);
+        assert!(!LocalNode::new(&vtep, network, (Ipv4Addr::UNSPECIFIED, 24), 3, (4, 1450)).claims_subnet());
     }
 
     #[test]

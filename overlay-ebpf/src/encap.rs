@@ -4,7 +4,7 @@ use network_types::ip::Ipv4Hdr;
 use overlay_common::{Encapsulation, LocalNode, Reason, Route, UdpHeaders, VxlanHeaders};
 
 use crate::{
-    Verdict, maps,
+    Verdict, fast, maps,
     packet::{L2, Packet as _, TcPacket},
 };
 

@@ -74,7 +74,9 @@ pub(crate) fn enter(
 /// Behind netfilter, on the way out: notes what it has let through.
 #[inline(always)]
 pub(crate) fn note_leaving(packet: &TcPacket) {
-    if flow::enabled() && let Some(candidate) = flow::candidate(packet, L2, Direction::Outgoing) {
+    if flow::enabled()
+        && let Some(candidate) = flow::candidate(packet, L2, Direction::Outgoing)
+    {
         flow::note_behind_netfilter(&candidate, Direction::Outgoing);
     }
 }
@@ -83,7 +85,10 @@ pub(crate) fn note_leaving(packet: &TcPacket) {
 #[inline(always)]
 pub(crate) fn note_entering(packet: &TcPacket) {
     let is_ipv4 = packet.header::<Ethernet>(0).is_ok_and(|ethernet| ethernet.ether_type == ETHER_IPV4);
-    if flow::enabled() && is_ipv4 && let Some(candidate) = flow::candidate(packet, L2, Direction::Incoming) {
+    if flow::enabled()
+        && is_ipv4
+        && let Some(candidate) = flow::candidate(packet, L2, Direction::Incoming)
+    {
         flow::note_behind_netfilter(&candidate, Direction::Incoming);
     }
 }

@@ -9,12 +9,7 @@
 //! TCP packets with SYN, FIN or RST end whatever approval there is: conntrack must see them, and a new connection on
 //! old ports starts anew.
 
-use aya_ebpf::{
-    Global,
-    helpers::bpf_ktime_get_coarse_ns,
-    macros::map,
-    maps::LruHashMap,
-};
+use aya_ebpf::{Global, helpers::bpf_ktime_get_coarse_ns, macros::map, maps::LruHashMap};
 use network_types::ip::Ipv4Hdr;
 use overlay_common::{Flow, FlowKey, Sightings, Ticks};
 
@@ -184,4 +179,3 @@ fn now() -> Ticks {
     let ticks = (unsafe { bpf_ktime_get_coarse_ns() } >> 20) as Ticks;
     if ticks == 0 { 1 } else { ticks }
 }
-

@@ -81,7 +81,14 @@ impl TcPacket {
     /// Takes the packet and pulls its headers into the linear part, where views can reach them.
     #[inline(always)]
     pub(crate) fn new(ctx: TcContext) -> Self {
-        let want = if ctx.len() < DECAP_HEADERS { ctx.len() } else { DECAP_HEADERS };
+        Self::with_headers(ctx, DECAP_HEADERS)
+    }
+
+    /// The same for a program that looks at the first `headers` bytes alone. What a TCP sender hands down is shared
+    /// with its queue: pulling more than the kernel has in the linear part would copy each packet.
+    #[inline(always)]
+    pub(crate) fn with_headers(ctx: TcContext, headers: u32) -> Self {
+        let want = if ctx.len() < headers { ctx.len() } else { headers };
         if ctx.data() + want as usize > ctx.data_end() && ctx.pull_data(want).is_err() {
             // Out of memory: the headers cannot be seen, the views say "truncated" and the packet is dropped.
         }
@@ -120,6 +127,20 @@ impl TcPacket {
         // SAFETY: as above.
         unsafe { (*self.ctx.skb.skb).tc_index = 0 };
         marked
+    }
+
+    /// Whether the tag that the interface has taken off was a priority tag: VLAN 0, which receivers see through.
+    #[inline(always)]
+    pub(crate) fn has_priority_tag(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.ctx.skb.skb).vlan_present != 0 && (*self.ctx.skb.skb).vlan_tci & VLAN_ID == 0 }
+    }
+
+    /// Index of the interface that the packet came in by.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.ctx.skb.skb).ifindex }
     }
 
     /// Whether `xdp_decap` has taken off this packet's outer headers. Only XDP programs write metadata.
