@@ -75,7 +75,7 @@ impl Programs {
         let program: &mut Xdp = ebpf.program_mut("xdp_decap").context("xdp_decap")?.try_into()?;
         program.load().context("load xdp_decap")?;
         let mut programs = Self { ebpf };
-        programs.set_node(LocalNode::new(&VTEP, NETWORK, SUBNET, 1, 1))?;
+        programs.set_node(LocalNode::new(&VTEP, NETWORK, SUBNET, 1, (1, 1450)))?;
         programs.set_route(REMOTE_SUBNET, REMOTE_NODE)?;
         Ok(programs)
     }
