@@ -1,6 +1,6 @@
 //! The programs in the kernel, run on single packets through `BPF_PROG_TEST_RUN`.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -128,6 +128,18 @@ impl Programs {
             packet: out,
             counted: counted.map(|((reason, _), _)| reason),
         })
+    }
+
+    /// Runs `program`, one for TC, on `packet` so many times and returns how long one run took on average.
+    ///
+    /// The packet is not restored between the runs: with more than one, `program` must not change it.
+    ///
+    /// # Errors
+    /// When the kernel cannot run it.
+    pub fn time(&mut self, program: &str, packet: &[u8], repeat: u32) -> Result<Duration> {
+        let program = <&SchedClassifier>::try_from(self.ebpf.program(program).context("program")?)?;
+        let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::new() };
+        Ok(program.test_run(options)?.duration)
     }
 
     /// What was exchanged with `subnet`.
