@@ -33,7 +33,8 @@ enum Task {
     Test(test::Options),
     /// Measure the data path against other ways to do the same, and the agent with many leases (root)
     Bench(bench::Options),
-    /// Check formatting, lints and documentation, of the host's crates and of the eBPF programs
+    /// Check formatting, lints and documentation, of the host's crates and of the eBPF programs, and what the kernel's
+    /// verifier says of these (as root)
     Check,
 }
 
