@@ -292,7 +292,11 @@ fn attach(underlay: &Netns, port: &str, host: u8, mtu: u32) -> Result<Netns> {
 }
 
 /// The `overlay` program: named by `OVERLAY_BIN`, or beside this program, where cargo puts it.
-fn agent_program() -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn agent_program() -> Result<PathBuf> {
     if let Some(program) = env::var_os("OVERLAY_BIN") {
         return Ok(program.into());
     }
