@@ -52,11 +52,8 @@ pub async fn config(command: ConfigCommand) -> Result<()> {
             let before = store.config().await?.and_then(|before| NetworkConfig::parse(&before.value).ok());
             let config = admin::config_set(&*store, &json).await?;
             match before.map(|before| ConfigChange::between(&before, &config)) {
-                None => tracing::info!("network config stored"),
-                Some(change) if change.is_empty() => {
-                    tracing::info!("network config stored; it means what the old one did")
-                }
-                Some(change) => tracing::info!(%change, "network config stored"),
+                Some(change) if !change.is_empty() => tracing::info!(%change, "network config stored"),
+                _ => tracing::info!("network config stored"),
             }
             Ok(())
         }

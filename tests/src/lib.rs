@@ -8,6 +8,7 @@ pub mod counters;
 pub mod etcd;
 pub mod netns;
 pub mod node;
+pub mod paced;
 pub mod packets;
 pub mod process;
 pub mod programs;

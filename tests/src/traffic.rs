@@ -4,7 +4,9 @@ use std::{
     ffi::OsString,
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    panic, thread,
+    panic,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -89,6 +91,15 @@ impl Flow {
     ///
     /// When the connection fails or stalls, or a byte arrives that was not sent.
     pub fn tcp_stream(&self, duration: Duration) -> Result<Stream> {
+        self.tcp_stream_until(&AtomicBool::new(false), duration)
+    }
+
+    /// The same until `stop` is set, but for no longer than `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When the connection fails or stalls, or a byte arrives that was not sent.
+    pub fn tcp_stream_until(&self, stop: &AtomicBool, limit: Duration) -> Result<Stream> {
         let (listener, to) = self.listen()?;
         let sender = self.from.run(|| TcpStream::connect_timeout(&to, STEP));
         let sender = sender.with_context(|| format!("connect to {to}"))?;
@@ -102,8 +113,9 @@ impl Flow {
         }
         let pattern = pattern();
         let start = Instant::now();
+        let on = || start.elapsed() < limit && !stop.load(Ordering::Relaxed);
         let (sent, received) = thread::scope(|scope| {
-            let sending = scope.spawn(|| send(sender, &pattern, start, duration));
+            let sending = scope.spawn(|| send(sender, &pattern, on));
             let received = receive(receiver, &pattern);
             (sending.join().unwrap_or_else(|panic| panic::resume_unwind(panic)), received)
         });
@@ -177,11 +189,11 @@ fn pattern() -> Vec<u8> {
     bytes
 }
 
-/// Writes the pattern again and again until `duration` has passed since `start`; returns the number of bytes.
-fn send(mut stream: TcpStream, pattern: &[u8], start: Instant, duration: Duration) -> io::Result<u64> {
+/// Writes the pattern again and again while `on` says so; returns the number of bytes.
+fn send(mut stream: TcpStream, pattern: &[u8], on: impl Fn() -> bool) -> io::Result<u64> {
     let mut sent = 0;
     let mut place = 0;
-    while start.elapsed() < duration {
+    while on() {
         let count = stream.write(&pattern[place..])?;
         place = (place + count) % pattern.len();
         sent += count as u64;
