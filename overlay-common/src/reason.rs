@@ -47,11 +47,13 @@ pub enum Reason {
     DecapRefused = 18,
     /// Decap: the inner frame is addressed to a MAC address that is not our VTEP's.
     WrongVtepMac = 19,
+    /// Decap: the kernel has decapsulated a packet that did not come by the underlay interface to our VTEP.
+    NotAccepted = 20,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NotIpv4,
         Self::Truncated,
         Self::BadLength,
@@ -72,6 +74,7 @@ impl Reason {
         Self::CeOnNotEct,
         Self::DecapRefused,
         Self::WrongVtepMac,
+        Self::NotAccepted,
     ];
 
     /// How many reasons there are: the length of `DROPS`.
@@ -108,6 +111,7 @@ impl Reason {
             Self::CeOnNotEct => "congestion mark on a packet without ECN",
             Self::DecapRefused => "kernel refused to decapsulate",
             Self::WrongVtepMac => "inner frame for another VTEP's MAC",
+            Self::NotAccepted => "tunnel packet past the underlay interface",
         }
     }
 }

@@ -85,8 +85,5 @@ fn destination_subnet(inner: &Ipv4Hdr, node: &LocalNode) -> Result<[u8; 4], Reas
 /// Whether one host can have the address: not "this network", loopback, link-local, multicast or reserved.
 #[inline(always)]
 fn is_unicast(address: [u8; 4]) -> bool {
-    match address {
-        [0 | 127 | 224..=255, ..] | [169, 254, ..] => false,
-        _ => true,
-    }
+    !matches!(address, [0 | 127 | 224..=255, ..] | [169, 254, ..])
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! container -> bridge, netfilter, route -> overlay device -> [to_overlay] -> underlay interface -> wire
-//! wire -> [xdp_decap, where attached] -> [from_underlay] -> overlay device -> netfilter, route, bridge -> container
+//! wire -> [xdp_decap, where attached] -> [from_underlay] -> overlay device -> [admit] -> netfilter, route, bridge -> container
 //! ```
 //!
 //! An entry point decides nothing: it asks `encap` or `decap` what becomes of the packet, and turns the answer
@@ -13,6 +13,7 @@
 
 mod decap;
 mod encap;
+mod icmp;
 mod maps;
 mod packet;
 
@@ -42,7 +43,11 @@ pub(crate) enum Verdict {
 fn to_overlay(ctx: TcContext) -> i32 {
     let mut packet = TcPacket::new(ctx);
     let outcome = encap::encap(&mut packet);
-    tc_action(&packet, outcome)
+    let action = tc_action(&packet, outcome);
+    match outcome {
+        Err(Reason::NoRoute) => icmp::net_unreachable(&mut packet).map_or(action, |_| TC_ACT_REDIRECT),
+        _ => action,
+    }
 }
 
 /// TC ingress of the underlay interface: outer packets from known nodes enter as container packets.
@@ -50,6 +55,14 @@ fn to_overlay(ctx: TcContext) -> i32 {
 fn from_underlay(ctx: TcContext) -> i32 {
     let mut packet = TcPacket::new(ctx);
     let outcome = decap::decap(&mut packet);
+    tc_action(&packet, outcome)
+}
+
+/// TC ingress of the overlay device of VXLAN: nothing comes in past `from_underlay`.
+#[classifier]
+fn admit(ctx: TcContext) -> i32 {
+    let mut packet = TcPacket::new(ctx);
+    let outcome = decap::admit(&mut packet);
     tc_action(&packet, outcome)
 }
 
@@ -72,7 +85,7 @@ fn tc_action(packet: &TcPacket, outcome: Result<Verdict, Reason>) -> i32 {
     match outcome {
         // Not TC_ACT_OK: programs of others behind ours are to see what is not ours.
         Ok(Verdict::Pass) => TC_ACT_UNSPEC,
-        Ok(Verdict::Redirect) => TC_ACT_REDIRECT as i32,
+        Ok(Verdict::Redirect) => TC_ACT_REDIRECT,
         Err(reason) => {
             count_and_log(packet, packet.context(), reason);
             TC_ACT_SHOT

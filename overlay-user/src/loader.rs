@@ -174,6 +174,14 @@ impl Programs {
         self.attach_tc("from_underlay", underlay, TcAttachType::Ingress)
     }
 
+    /// Attaches `admit` to the ingress of the overlay device, after `from_underlay`, which marks what it lets in.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach_admit(&mut self, device: Interface<'_>) -> Result<(), LoadError> {
+        self.attach_tc("admit", device, TcAttachType::Ingress)
+    }
+
     /// Attaches `xdp_decap` to the underlay interface, in its driver: the generic mode of the kernel would
     /// switch GRO off and copy each packet.
     ///

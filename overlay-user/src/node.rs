@@ -90,6 +90,11 @@ impl Node {
             self.programs.attach_xdp_decap(underlay)?;
             attached.push(("xdp_decap", underlay.index));
         }
+        // The TAP of `udp` has no port that others could send to.
+        if self.plan.backend.encapsulation() == Encapsulation::Vxlan {
+            self.programs.attach_admit(overlay)?;
+            attached.push(("admit", overlay.index));
+        }
         Ok(self.programs.detach_all_but(&attached)?)
     }
 

@@ -68,7 +68,7 @@ impl Programs {
             .override_global("AYA_LOG_LEVEL", &log_off, true)
             .load(overlay_user::loader::object())
             .context("load the object")?;
-        for name in ["to_overlay", "from_underlay"] {
+        for name in ["to_overlay", "from_underlay", "admit"] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load {name}"))?;
         }
