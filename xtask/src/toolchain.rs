@@ -49,10 +49,10 @@ impl Toolchain {
         // Debian's rustc is a stable one, which takes `-Z` only so. A nightly does not mind.
         cargo.env("RUSTC_BOOTSTRAP", "1");
         // Which registers the context of a probe has; line information in the programs; types in the object.
-        let arch = format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH);
-        cargo.env("CARGO_ENCODED_RUSTFLAGS", [&arch, "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f"));
-        // Under another cargo these name the compiler of that one.
-        for variable in ["RUSTC", "RUSTDOC", "RUSTC_WORKSPACE_WRAPPER"] {
+        let arch = env::consts::ARCH;
+        cargo.env("RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{arch}\" -Cdebuginfo=2 -Clink-arg=--btf"));
+        // Under another cargo these name the compiler of that one, and its flags.
+        for variable in ["RUSTC", "RUSTDOC", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS"] {
             cargo.env_remove(variable);
         }
         cargo
