@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya_obj::{Object, generated::bpf_map_type};
+use overlay_tests::verifier::{Measured, measure};
 
 /// A map by name: type in the document's words, key size, value size, capacity.
 type Maps = BTreeMap<String, (String, u32, u32, u32)>;
@@ -24,6 +25,59 @@ fn every_map_has_a_section() {
     let document = include_str!("../bpf-maps.md");
     for name in documented(document).keys() {
         assert!(document.contains(&format!("\n## {name}\n")), "no section on {name}");
+    }
+}
+
+/// In percent of the documented number.
+const TOLERANCE: u32 = 20;
+
+#[test]
+fn the_table_of_costs_is_near_what_the_verifier_says() {
+    let rows = costs(include_str!("../bpf-maps.md"));
+    let measured = measure().expect("load the programs");
+    let stale: Vec<String> = measured
+        .iter()
+        .filter(|measured| !rows.iter().any(|row| is_near(row, measured)))
+        .map(Measured::to_string)
+        .collect();
+    assert!(stale.is_empty(), "bpf-maps.md, \"What the verifier says\", should have these rows:\n{}", stale.join("\n"));
+    assert_eq!(rows.len(), measured.len(), "rows of programs that are no more");
+}
+
+/// The cells of the rows of the table of costs.
+fn costs(document: &str) -> Vec<Vec<&str>> {
+    let rows = document.lines().skip_while(|line| !line.starts_with("| program ")).skip(2);
+    rows.take_while(|line| line.starts_with('|')).map(cells).collect()
+}
+
+fn cells(row: &str) -> Vec<&str> {
+    row.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+/// Whether a documented row is about what was measured, and every number in it near the measured one.
+fn is_near(row: &[&str], measured: &Measured) -> bool {
+    let measured = measured.to_string();
+    let measured = cells(&measured);
+    // Machine code is another on every kind of machine.
+    let last = if cfg!(target_arch = "x86_64") { 6 } else { 5 };
+    let near = |(documented, measured): (&&str, &&str)| {
+        let (documented, measured) = (number(documented), number(measured));
+        documented.abs_diff(measured) * 100 <= documented * TOLERANCE
+    };
+    row.len() == measured.len() && row[..2] == measured[..2] && row[2..last].iter().zip(&measured[2..last]).all(near)
+}
+
+#[test]
+fn a_cost_that_has_grown_is_seen() {
+    let measured = measure().expect("load the programs")[0];
+    let row = measured.to_string();
+    assert!(is_near(&cells(&row), &measured));
+    for grown in [
+        Measured { verified: measured.verified * 13 / 10, ..measured },
+        Measured { stack: measured.stack * 13 / 10, ..measured },
+        Measured { instructions: measured.instructions * 7 / 10, ..measured },
+    ] {
+        assert!(!is_near(&cells(&row), &grown), "{grown}");
     }
 }
 

@@ -22,7 +22,7 @@ pub enum Reason {
     OwnSubnet = 6,
     /// Encap: nobody leases the destination's subnet.
     NoRoute = 7,
-    /// Encap: the source is not in our own subnet.
+    /// Encap, and already where a container sends: the source is in the overlay network, but not in our own subnet.
     SourceNotOurs = 8,
     /// Encap: the kernel refused to make room (a packet that is encapsulated already, or a kind of GSO that
     /// cannot be).
@@ -47,11 +47,16 @@ pub enum Reason {
     DecapRefused = 18,
     /// Decap: the inner frame is addressed to a MAC address that is not our VTEP's.
     WrongVtepMac = 19,
+    /// Decap: the kernel has decapsulated a packet that did not come by the underlay interface to our VTEP.
+    NotAccepted = 20,
+    /// A container sends with the address of another container or of the node, in an IPv4 packet or in ARP, or hides
+    /// its source address where the kernel would still find it.
+    SpoofedNeighbour = 21,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::NotIpv4,
         Self::Truncated,
         Self::BadLength,
@@ -72,6 +77,8 @@ impl Reason {
         Self::CeOnNotEct,
         Self::DecapRefused,
         Self::WrongVtepMac,
+        Self::NotAccepted,
+        Self::SpoofedNeighbour,
     ];
 
     /// How many reasons there are: the length of `DROPS`.
@@ -108,6 +115,8 @@ impl Reason {
             Self::CeOnNotEct => "congestion mark on a packet without ECN",
             Self::DecapRefused => "kernel refused to decapsulate",
             Self::WrongVtepMac => "inner frame for another VTEP's MAC",
+            Self::NotAccepted => "tunnel packet past the underlay interface",
+            Self::SpoofedNeighbour => "a neighbour's source address",
         }
     }
 }

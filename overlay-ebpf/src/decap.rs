@@ -11,7 +11,7 @@ use overlay_common::{Encapsulation, LocalNode, Reason, VxlanHeaders, decapsulate
 use crate::{
     Verdict,
     encap::{ETHER_IPV4, Ethernet},
-    maps,
+    fast, maps,
     packet::{L2, Packet, TcPacket, XdpPacket},
 };
 
@@ -41,20 +41,29 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
     if packet.is_xdp_decapsulated() {
         return deliver(packet, node);
     }
-    if packet.has_vlan_tag() {
+    if packet.is_in_vlan() {
         return Ok(Verdict::Pass);
     }
     let Some(accepted) = accept(packet, node)? else { return Ok(Verdict::Pass) };
+    // The kernel would drop it as well, and count it nowhere that says why.
+    let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
     if accepted.fragment {
         // The kernel reassembles it. What follows the first fragment needs no look: without it, it is nothing.
+        mark_for_admit(packet);
         return Ok(Verdict::Pass);
     }
     let packets = packet.wire_packets();
+    if let Some(verdict) = fast::enter(packet, node, accepted.outer_len, accepted.inner_len, tos)? {
+        maps::count_decap(accepted.subnet, packets, accepted.inner_len as u64);
+        return Ok(verdict);
+    }
     let verdict = match maps::encapsulation() {
         // The kernel's own VXLAN device decapsulates, on the way to the overlay device.
-        Encapsulation::Vxlan => Verdict::Pass,
+        Encapsulation::Vxlan => {
+            mark_for_admit(packet);
+            Verdict::Pass
+        }
         Encapsulation::Udp => {
-            let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
             packet.strip(accepted.outer_len)?;
             update_tos(packet, accepted.inner_tos, tos)?;
             deliver(packet, node)?
@@ -62,6 +71,23 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
     };
     maps::count_decap(accepted.subnet, packets, accepted.inner_len as u64);
     Ok(verdict)
+}
+
+/// Lets in what [`decap`] has accepted, on the overlay device of VXLAN.
+///
+/// The kernel binds the tunnel's port on every address of the node and decapsulates whatever comes there: from
+/// containers, on other interfaces, to other addresses of the underlay interface.
+#[inline(always)]
+pub(crate) fn admit(packet: &mut TcPacket) -> Result<Verdict, Reason> {
+    if packet.take_accepted_mark() { Ok(Verdict::Pass) } else { Err(Reason::NotAccepted) }
+}
+
+/// Leaves the mark that [`admit`] asks for, where it is attached.
+#[inline(always)]
+fn mark_for_admit(packet: &mut TcPacket) {
+    if let Encapsulation::Vxlan = maps::encapsulation() {
+        packet.mark_accepted();
+    }
 }
 
 /// Decapsulates on the XDP hook. `Ok` means that the frame goes on to the kernel, decapsulated or not.
@@ -87,8 +113,9 @@ pub(crate) fn decap_early(packet: &mut XdpPacket) -> Result<(), Reason> {
 
 /// Lets a decapsulated packet come in on the overlay device, as the kernel's VXLAN device would.
 #[inline(always)]
-fn deliver(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdict, Reason> {
+pub(crate) fn deliver(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdict, Reason> {
     let vtep = node.vtep();
+    mark_for_admit(packet);
     packet.store(0, &Ethernet { destination: vtep.mac, source: [0; 6], ether_type: ETHER_IPV4 })?;
     Ok(packet.redirect_in(node.overlay_ifindex))
 }

@@ -8,8 +8,8 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
-        bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh, bpf_xdp_adjust_head,
-        bpf_xdp_adjust_meta,
+        bpf_csum_diff, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+        bpf_skb_change_tail, bpf_xdp_adjust_head, bpf_xdp_adjust_meta,
     },
     programs::{TcContext, XdpContext},
 };
@@ -23,6 +23,12 @@ pub(crate) const L2: usize = EthHdr::LEN;
 
 /// The most that decap looks at: outer Ethernet, IPv4 with all its options, UDP, VXLAN, inner Ethernet and IPv4.
 const DECAP_HEADERS: u32 = 14 + 60 + 8 + 8 + 14 + 20;
+
+/// The VLAN's number in a tag.
+const VLAN_ID: u32 = 0x0fff;
+
+/// Value of `tc_index` on a packet that `from_underlay` lets in: "ov".
+const ACCEPTED: u32 = 0x6f76;
 
 /// `BPF_F_ADJ_ROOM_ENCAP_L2(14)`: the kernel derives the inner MAC header from it, so it is the length of the
 /// inner Ethernet header alone; software segmentation goes wrong with the VXLAN header counted in.
@@ -75,7 +81,14 @@ impl TcPacket {
     /// Takes the packet and pulls its headers into the linear part, where views can reach them.
     #[inline(always)]
     pub(crate) fn new(ctx: TcContext) -> Self {
-        let want = if ctx.len() < DECAP_HEADERS { ctx.len() } else { DECAP_HEADERS };
+        Self::with_headers(ctx, DECAP_HEADERS)
+    }
+
+    /// The same for a program that looks at the first `headers` bytes alone. What a TCP sender hands down is shared
+    /// with its queue: pulling more than the kernel has in the linear part would copy each packet.
+    #[inline(always)]
+    pub(crate) fn with_headers(ctx: TcContext, headers: u32) -> Self {
+        let want = if ctx.len() < headers { ctx.len() } else { headers };
         if ctx.data() + want as usize > ctx.data_end() && ctx.pull_data(want).is_err() {
             // Out of memory: the headers cannot be seen, the views say "truncated" and the packet is dropped.
         }
@@ -88,11 +101,46 @@ impl TcPacket {
         &self.ctx
     }
 
-    /// Whether the interface has taken a VLAN tag off: then the packet is for a VLAN device on top, not for us.
+    /// Whether the packet belongs to a VLAN: then it is for a VLAN device on top, not for us. A tag with VLAN 0 gives
+    /// only a priority, and the kernel takes such a packet in as if it had none.
     #[inline(always)]
-    pub(crate) fn has_vlan_tag(&self) -> bool {
+    pub(crate) fn is_in_vlan(&self) -> bool {
         // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
-        unsafe { (*self.ctx.skb.skb).vlan_present != 0 }
+        unsafe { (*self.ctx.skb.skb).vlan_present != 0 && (*self.ctx.skb.skb).vlan_tci & VLAN_ID != 0 }
+    }
+
+    /// Leaves a mark that the packet may come in on the overlay device, also after the kernel has decapsulated or
+    /// reassembled it.
+    #[inline(always)]
+    pub(crate) fn mark_accepted(&mut self) {
+        // SAFETY: as above. `tc_index` is the one field that survives on the way, that packets from another network
+        // namespace cannot bring along without the right to load programs, and that nobody else uses: `mark` belongs
+        // to the administrator.
+        unsafe { (*self.ctx.skb.skb).tc_index = ACCEPTED };
+    }
+
+    /// Takes the mark of [`mark_accepted`](Self::mark_accepted) off, and says whether there was one.
+    #[inline(always)]
+    pub(crate) fn take_accepted_mark(&mut self) -> bool {
+        // SAFETY: as above.
+        let marked = unsafe { (*self.ctx.skb.skb).tc_index } == ACCEPTED;
+        // SAFETY: as above.
+        unsafe { (*self.ctx.skb.skb).tc_index = 0 };
+        marked
+    }
+
+    /// Whether the tag that the interface has taken off was a priority tag: VLAN 0, which receivers see through.
+    #[inline(always)]
+    pub(crate) fn has_priority_tag(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.ctx.skb.skb).vlan_present != 0 && (*self.ctx.skb.skb).vlan_tci & VLAN_ID == 0 }
+    }
+
+    /// Index of the interface that the packet came in by.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.ctx.skb.skb).ifindex }
     }
 
     /// Whether `xdp_decap` has taken off this packet's outer headers. Only XDP programs write metadata.
@@ -135,6 +183,32 @@ impl TcPacket {
             .map_err(|_| Reason::DecapRefused)
     }
 
+    /// Makes room for a `T` between the Ethernet header and the IP packet.
+    #[inline(always)]
+    pub(crate) fn insert<T>(&mut self) -> Result<(), Reason> {
+        self.ctx.adjust_room(size_of::<T>() as i32, BPF_ADJ_ROOM_MAC, 0).map_err(|_| Reason::EncapRefused)
+    }
+
+    /// Cuts the packet off behind `len` bytes.
+    #[inline(always)]
+    pub(crate) fn shorten(&mut self, len: usize) -> Result<(), Reason> {
+        // SAFETY: the helper takes no pointer but the valid context.
+        match unsafe { bpf_skb_change_tail(self.ctx.skb.skb, len as u32, 0) } {
+            0 => Ok(()),
+            _ => Err(Reason::EncapRefused),
+        }
+    }
+
+    /// The sum for an internet checksum over `N` bytes at `offset`, a multiple of four: 32 bits, not folded.
+    #[inline(always)]
+    pub(crate) fn sum<const N: usize>(&self, offset: usize) -> Result<u32, Reason> {
+        const { assert!(N.is_multiple_of(4), "the helper sums words") };
+        let bytes = self.header::<[u8; N]>(offset)?;
+        // SAFETY: the helper reads the `N` bytes that `header` has checked, and nothing of the null pointer's 0 bytes.
+        let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.as_ptr().cast_mut().cast(), N as u32, 0) };
+        Ok(sum as u32)
+    }
+
     /// Overwrites the bytes at `offset`; `T` is a header field or header.
     #[inline(always)]
     pub(crate) fn store<T>(&mut self, offset: usize, value: &T) -> Result<(), Reason> {
@@ -147,6 +221,22 @@ impl TcPacket {
         // SAFETY: without parameters the helper reads no memory of ours. It cannot fail; errors show at delivery.
         unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) };
         Verdict::Redirect
+    }
+
+    /// Puts the packet into the namespace behind `ifindex`, the node's side of a veth, as if the other side had received
+    /// it: past everything that is attached to this side.
+    #[inline(always)]
+    pub(crate) fn redirect_into_peer(&mut self, ifindex: u32) -> Verdict {
+        // SAFETY: the helper takes no pointers. It cannot fail; errors show at delivery.
+        unsafe { bpf_redirect_peer(ifindex, 0) };
+        Verdict::Redirect
+    }
+
+    /// Size in bytes of the payload of a super-packet's segments, 0 for other packets.
+    #[inline(always)]
+    pub(crate) fn gso_size(&self) -> u32 {
+        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
+        unsafe { (*self.ctx.skb.skb).gso_size }
     }
 
     /// Lets the packet come in on interface `ifindex`, as if it had been received there.
@@ -171,8 +261,7 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn is_gso(&self) -> bool {
-        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
-        unsafe { (*self.ctx.skb.skb).gso_size != 0 }
+        self.gso_size() != 0
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@ mod signals;
 mod start;
 
 use anyhow::{Context as _, Result, bail};
+use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 use tokio::sync::mpsc;
 
@@ -11,6 +12,7 @@ use self::signals::Signals;
 use crate::{
     backoff::Backoff,
     config::AgentConfig,
+    endpoints::{self, Endpoints},
     holder::HoldEvent,
     node::{self, Node},
     routes::RouteTable,
@@ -75,6 +77,7 @@ struct Agent<'a> {
     watched: mpsc::Receiver<WatchEvent>,
     held: mpsc::Receiver<HoldEvent>,
     underlay: mpsc::Receiver<UnderlayEvent>,
+    endpoints: mpsc::Receiver<Endpoints>,
 }
 
 impl Agent<'_> {
@@ -87,6 +90,11 @@ impl Agent<'_> {
                 Some(event) = self.underlay.recv() => {
                     if let Err(error) = self.on_underlay(event).await {
                         tracing::warn!(error = format!("{error:#}"), "underlay interface not followed");
+                    }
+                }
+                Some(found) = self.endpoints.recv() => {
+                    if let Err(error) = self.node.follow_endpoints(&found) {
+                        tracing::warn!(error = format!("{error:#}"), "containers not followed");
                     }
                 }
             }
@@ -166,6 +174,20 @@ impl Agent<'_> {
             ip_masq: self.config.masquerade.is_some(),
         };
         Ok(file.write(&self.config.subnet_file)?)
+    }
+}
+
+/// Passes on what containers there are.
+async fn follow_endpoints(subnet: Ipv4Network, found: mpsc::Sender<Endpoints>) {
+    let mut backoff = Backoff::default();
+    loop {
+        let watched = match endpoints::Watch::new(subnet) {
+            Ok(watch) => watch.run(found.clone()).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = watched else { return };
+        tracing::warn!(%error, "containers not read, trying again");
+        backoff.wait().await;
     }
 }
 

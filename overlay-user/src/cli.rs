@@ -74,6 +74,13 @@ pub struct AgentArgs {
     /// Where outer packets are decapsulated
     #[arg(long, env = "OVERLAY_DECAP", value_enum, default_value_t = Decap::Auto)]
     pub decap: Decap,
+    /// Let packets of flows that netfilter has approved skip bridge, netfilter and routing
+    #[arg(long, env = "OVERLAY_FAST_PATH", value_enum, default_value_t = Switch::On)]
+    pub fast_path: Switch,
+    /// How long an approval lasts: so long a new netfilter rule may take to bite on running flows
+    #[arg(long, env = "OVERLAY_FAST_PATH_APPROVAL", value_name = "SECONDS", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub fast_path_approval: u32,
     /// Log each packet that the programs drop, with its addresses and the reason; for debugging, it costs
     #[arg(long, env = "OVERLAY_LOG_DROPS")]
     pub log_drops: bool,
@@ -157,6 +164,15 @@ pub enum Output {
     Table,
     /// JSON, for programs.
     Json,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On
+    On,
+    /// Off
+    Off,
 }
 
 /// Where outer packets are decapsulated.

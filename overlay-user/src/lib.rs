@@ -14,6 +14,7 @@ pub mod config;
 pub mod datastore;
 pub mod direct;
 pub mod docker_opts;
+pub mod endpoints;
 pub mod holder;
 mod json;
 pub mod lease;

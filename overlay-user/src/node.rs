@@ -1,20 +1,25 @@
 //! The overlay on this node: device, programs, maps. Set up once, adjusted while the agent runs, left behind when it
 //! goes, taken away by [`take_down`].
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 use ipnetwork::Ipv4Network;
-use overlay_common::{Encapsulation, LocalNode, Route, Vtep};
+use overlay_common::{Encapsulation, Endpoint, LocalNode, Route, Ticks, Vtep};
 use rtnetlink::Handle;
 
 use crate::{
     cli::Decap,
     direct::DirectRoutes,
+    endpoints::Endpoints,
     link::{self, LinkConfig, LinkKind, OverlayLink, VxlanConfig},
     listener::{Listener, Sources},
-    loader::{Interface, Programs},
-    maps::{LocalNodeMap, Routes},
+    loader::{Constants, Interface, Programs},
+    maps::{EndpointsMap, LocalNodeMap, Routes},
     masquerade,
     network::Backend,
     routes::RouteChange,
@@ -39,6 +44,8 @@ pub struct Plan {
     pub mtu: u32,
     /// Where outer packets are decapsulated.
     pub decap: Decap,
+    /// How long netfilter's approval of a flow lasts; 0: no fast path.
+    pub flow_ttl: Ticks,
     /// Whether to log each dropped packet.
     pub log_drops: bool,
 }
@@ -52,6 +59,9 @@ pub struct Node {
     routes: Routes,
     direct: DirectRoutes,
     local: LocalNodeMap,
+    endpoints: EndpointsMap,
+    /// Indexes of the containers' veths that this agent has attached programs to.
+    following: BTreeSet<u32>,
 }
 
 impl Node {
@@ -65,7 +75,7 @@ impl Node {
         run_dir.prepare()?;
         run_dir.record_device(&config.name())?;
         let link = link::set_up(handle, &config).await?;
-        let mut programs = Programs::load(run_dir, plan.backend.encapsulation(), plan.log_drops)?;
+        let mut programs = Programs::load(run_dir, plan.constants())?;
         if plan.log_drops {
             tokio::spawn(programs.pass_on_log()?);
         }
@@ -73,7 +83,18 @@ impl Node {
         local.set(plan.local_node(plan.subnet.ip(), link.ifindex))?;
         let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
         let direct = DirectRoutes::new(handle.clone(), plan.underlay.ifindex, plan.backend.direct_routing());
-        Ok(Self { plan, handle: handle.clone(), link, programs, routes, direct, local })
+        let endpoints = EndpointsMap::open(&run_dir.maps())?;
+        Ok(Self {
+            plan,
+            handle: handle.clone(),
+            link,
+            programs,
+            routes,
+            direct,
+            local,
+            endpoints,
+            following: BTreeSet::new(),
+        })
     }
 
     /// Attaches the programs; packets flow from here on. Programs of an earlier agent are replaced in their place.
@@ -89,6 +110,11 @@ impl Node {
         if self.plan.decap == Decap::Xdp {
             self.programs.attach_xdp_decap(underlay)?;
             attached.push(("xdp_decap", underlay.index));
+        }
+        // The TAP of `udp` has no port that others could send to.
+        if self.plan.backend.encapsulation() == Encapsulation::Vxlan {
+            self.programs.attach_admit(overlay)?;
+            attached.push(("admit", overlay.index));
         }
         Ok(self.programs.detach_all_but(&attached)?)
     }
@@ -124,6 +150,32 @@ impl Node {
                 tracing::info!(%subnet, "route removed");
             }
         }
+        Ok(())
+    }
+
+    /// Makes what is attached to containers' interfaces, and whose address is whose, equal to `found`.
+    ///
+    /// A container's programs are there before its addresses are known to belong to it, and go after them.
+    ///
+    /// # Errors
+    /// When the kernel refuses. A container that is gone by now is no error: the next finding will not have it.
+    pub fn follow_endpoints(&mut self, found: &Endpoints) -> Result<()> {
+        let attached = self.programs.attached_containers()?;
+        for (&index, container) in &found.containers {
+            let veth = Interface { name: &container.name, index };
+            let is_new = self.following.insert(index);
+            if is_new && let Err(error) = self.programs.attach_container(veth, self.plan.flow_ttl != 0) {
+                self.following.remove(&index);
+                tracing::debug!(error = error.to_string(), interface = container.name, "container not attached");
+            } else if is_new {
+                tracing::info!(interface = container.name, addresses = ?container.addresses, "container attached");
+            }
+        }
+        self.endpoints.reconcile(&owners(found))?;
+        for &index in attached.iter().filter(|index| !found.containers.contains_key(index)) {
+            self.programs.detach_container(index)?;
+        }
+        self.following.retain(|index| found.containers.contains_key(index));
         Ok(())
     }
 
@@ -184,6 +236,11 @@ impl Node {
 }
 
 impl Plan {
+    const fn constants(&self) -> Constants {
+        let encapsulation = self.backend.encapsulation();
+        Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops }
+    }
+
     fn link(&self) -> LinkConfig {
         let kind = match self.backend {
             Backend::Udp { .. } => LinkKind::Udp,
@@ -208,9 +265,18 @@ impl Plan {
             (self.network.ip(), self.network.prefix()),
             (subnet, self.subnet.prefix()),
             self.underlay.ifindex,
-            overlay_ifindex,
+            (overlay_ifindex, u16::try_from(self.mtu).unwrap_or(u16::MAX)),
         )
     }
+}
+
+/// Whose address is whose. Where two containers have one address, the newer one: a runtime that reuses an address may still
+/// be taking the old container down.
+fn owners(found: &Endpoints) -> BTreeMap<Ipv4Addr, Endpoint> {
+    let containers = found.containers.iter().flat_map(|(&index, container)| {
+        container.addresses.iter().map(move |&address| (address, Endpoint::new(index, container.mac)))
+    });
+    containers.chain(found.node.iter().map(|&address| (address, Endpoint::NODE))).collect()
 }
 
 /// The name of the overlay device for `backend`.

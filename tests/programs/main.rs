@@ -3,6 +3,7 @@
 mod decap;
 mod encap;
 mod hostile;
+mod unreachable;
 
 use std::net::Ipv4Addr;
 
@@ -26,6 +27,8 @@ enum Expect {
     Dropped(Reason),
     /// It is redirected and holds these bytes.
     Becomes(Vec<u8>),
+    /// It counts as dropped for a reason, and what is redirected in its place holds these bytes.
+    Answered(Reason, Vec<u8>),
 }
 
 struct Case {
@@ -67,6 +70,7 @@ fn check(hook: &Hook, encapsulation: Encapsulation, cases: &[Case], normalise: f
                 Expect::Untouched => (hook.next, None, &case.input),
                 Expect::Dropped(reason) => (hook.drop, Some(*reason), &outcome.packet),
                 Expect::Becomes(bytes) => (hook.taken, None, bytes),
+                Expect::Answered(reason, bytes) => (hook.taken, Some(*reason), bytes),
             };
             let expected = Outcome { verdict, counted, packet: packet.clone() };
             let complaint = format!("{}:\n  expected {expected:?}\n  got      {outcome:?}", case.name);

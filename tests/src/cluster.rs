@@ -118,6 +118,7 @@ pub struct Cluster {
     nodes: Vec<Node>,
     store: Store,
     underlay: Netns,
+    underlay_mtu: u32,
     directory: TempDir,
 }
 
@@ -149,7 +150,7 @@ impl Cluster {
             let run_dir = directory.path().join(&name);
             nodes.push(Node::new(&name, netns, underlay_address(number), run_dir, agent.clone())?);
         }
-        Ok(Self { nodes, store, underlay, directory })
+        Ok(Self { nodes, store, underlay, underlay_mtu: settings.underlay_mtu, directory })
     }
 
     /// Makes a cluster and brings all of it up: network config, agents, containers, and every node knows every other.
@@ -248,6 +249,16 @@ impl Cluster {
         &self.underlay
     }
 
+    /// Makes a namespace on the underlay that is none of our nodes: its device is [`UNDERLAY_DEVICE`], its address the
+    /// one with the last byte `host`, the bridge's port is called `port`.
+    ///
+    /// # Errors
+    ///
+    /// When `ip` fails, for example because a node has the address.
+    pub fn attach(&self, port: &str, host: u8) -> Result<(Netns, Ipv4Addr)> {
+        Ok((attach(&self.underlay, port, host, self.underlay_mtu)?, underlay_address(host)))
+    }
+
     /// The directory of all files of the cluster.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -281,7 +292,11 @@ fn attach(underlay: &Netns, port: &str, host: u8, mtu: u32) -> Result<Netns> {
 }
 
 /// The `overlay` program: named by `OVERLAY_BIN`, or beside this program, where cargo puts it.
-fn agent_program() -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn agent_program() -> Result<PathBuf> {
     if let Some(program) = env::var_os("OVERLAY_BIN") {
         return Ok(program.into());
     }

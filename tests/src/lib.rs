@@ -6,11 +6,15 @@
 pub mod cluster;
 pub mod counters;
 pub mod etcd;
+pub mod model;
 pub mod netns;
 pub mod node;
+pub mod packet_socket;
 pub mod packets;
 pub mod process;
 pub mod programs;
 pub mod sandbox;
 pub mod subnet_env;
 pub mod traffic;
+pub mod tun_peer;
+pub mod verifier;

@@ -21,7 +21,7 @@ pub const PROTO_TCP: u8 = 6;
 pub const PROTO_UDP: u8 = 17;
 
 /// An IPv4 packet; what is not set has the value that a plain sender would choose.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ipv4 {
     /// DSCP and ECN.
     pub tos: u8,
@@ -64,6 +64,37 @@ impl Ipv4 {
             version_and_length: None,
             total_length: None,
         }
+    }
+
+    /// Reads the packet that `bytes` begin with, whatever its checksum says; `None` when they hold no whole one.
+    /// What its lengths say is believed: bytes behind the packet are left out.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let header = bytes.first_chunk::<20>()?;
+        let field = |offset: usize| u16::from_be_bytes([header[offset], header[offset + 1]]);
+        let header_len = usize::from(header[0] & 0x0f) * 4;
+        let total_len = usize::from(field(2));
+        let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+        (header[0] >> 4 == 4 && header_len >= 20).then_some(())?;
+        Some(Self {
+            tos: header[1],
+            id: field(4),
+            flags_and_offset: field(6),
+            ttl: header[8],
+            protocol: header[9],
+            source: Ipv4Addr::new(s0, s1, s2, s3),
+            destination: Ipv4Addr::new(d0, d1, d2, d3),
+            options: bytes.get(20..header_len)?.to_vec(),
+            payload: bytes.get(header_len..total_len)?.to_vec(),
+            version_and_length: None,
+            total_length: None,
+        })
+    }
+
+    /// Reads the packet in an Ethernet frame; `None` when it is not IPv4.
+    #[must_use]
+    pub fn in_frame(frame: &[u8]) -> Option<Self> {
+        (*frame.get(12..14)? == ETHER_IPV4.to_be_bytes()).then(|| Self::parse(&frame[14..])).flatten()
     }
 
     /// The packet's bytes, with a correct header checksum.
@@ -131,4 +162,20 @@ pub fn internet_checksum(bytes: &[u8]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_is_read_again() {
+        let built = Ipv4 {
+            options: vec![1; 4],
+            ..Ipv4::new([10, 1, 2, 3].into(), [10, 1, 4, 5].into(), PROTO_UDP, udp(1, 2, b"payload"))
+        };
+        let frame = ethernet([0; 6], [0; 6], ETHER_IPV4, &[built.bytes(), vec![0; 9]].concat());
+        assert_eq!(Ipv4::in_frame(&frame), Some(built));
+        assert_eq!(Ipv4::in_frame(&frame[..frame.len() - 10]), None);
+    }
 }

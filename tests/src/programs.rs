@@ -1,12 +1,12 @@
 //! The programs in the kernel, run on single packets through `BPF_PROG_TEST_RUN`.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, PerCpuValues},
-    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    maps::{Array, HashMap, Map, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
 use overlay_common::{Encapsulation, LocalNode, Reason, Route, Traffic, Vtep};
@@ -68,14 +68,14 @@ impl Programs {
             .override_global("AYA_LOG_LEVEL", &log_off, true)
             .load(overlay_user::loader::object())
             .context("load the object")?;
-        for name in ["to_overlay", "from_underlay"] {
+        for name in ["to_overlay", "from_underlay", "admit"] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load {name}"))?;
         }
         let program: &mut Xdp = ebpf.program_mut("xdp_decap").context("xdp_decap")?.try_into()?;
         program.load().context("load xdp_decap")?;
         let mut programs = Self { ebpf };
-        programs.set_node(LocalNode::new(&VTEP, NETWORK, SUBNET, 1, 1))?;
+        programs.set_node(LocalNode::new(&VTEP, NETWORK, SUBNET, 1, (1, 1450)))?;
         programs.set_route(REMOTE_SUBNET, REMOTE_NODE)?;
         Ok(programs)
     }
@@ -94,10 +94,18 @@ impl Programs {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_route(&mut self, subnet: [u8; 4], node: Ipv4Addr) -> Result<()> {
+        self.set_route_to(subnet, Route::new(node, REMOTE_MAC))
+    }
+
+    /// Adds a remote subnet and all that is known of its node.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_route_to(&mut self, subnet: [u8; 4], route: Route) -> Result<()> {
         let mut routes: HashMap<_, [u8; 4], Route> = self.map("ROUTES")?;
-        routes.insert(subnet, Route::new(node, REMOTE_MAC), 0)?;
+        routes.insert(subnet, route, 0)?;
         let mut nodes: HashMap<_, [u8; 4], [u8; 4]> = self.map("NODES")?;
-        nodes.insert(node.octets(), subnet, 0)?;
+        nodes.insert(route.next_hop().octets(), subnet, 0)?;
         let mut traffic: PerCpuHashMap<_, [u8; 4], Traffic> = self.map("TRAFFIC")?;
         traffic.insert(subnet, PerCpuValues::try_from(vec![Traffic::default(); cpus()?])?, 0)?;
         Ok(())
@@ -109,6 +117,17 @@ impl Programs {
     /// When the kernel cannot run it.
     pub fn run(&mut self, program: &str, packet: &[u8], context: Context) -> Result<Outcome> {
         let before = self.drops()?;
+        let (verdict, packet) = self.run_uncounted(program, packet, context)?;
+        let counted = self.drops()?.into_iter().zip(before).find(|((_, after), (_, before))| after != before);
+        Ok(Outcome { verdict, packet, counted: counted.map(|((reason, _), _)| reason) })
+    }
+
+    /// Runs `program` on `packet` and returns its verdict and the packet afterwards. Reads no counter, which costs
+    /// more than the run.
+    ///
+    /// # Errors
+    /// When the kernel cannot run it.
+    pub fn run_uncounted(&self, program: &str, packet: &[u8], context: Context) -> Result<(i32, Vec<u8>)> {
         let mut out = vec![0; packet.len() + 256];
         let mut skb = [0_u8; SKB_LEN];
         skb[SKB_GSO_SEGS..SKB_GSO_SEGS + 4].copy_from_slice(&context.gso_segs.to_ne_bytes());
@@ -122,12 +141,28 @@ impl Programs {
             }
         };
         out.truncate(result.data_size_out as usize);
-        let counted = self.drops()?.into_iter().zip(before).find(|((_, after), (_, before))| after != before);
-        Ok(Outcome {
-            verdict: result.return_value as i32,
-            packet: out,
-            counted: counted.map(|((reason, _), _)| reason),
-        })
+        Ok((result.return_value as i32, out))
+    }
+
+    /// How many packets were dropped for `reason`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn dropped(&mut self, reason: Reason) -> Result<u64> {
+        let map: PerCpuArray<_, u64> = self.map("DROPS")?;
+        Ok(map.get(&reason.index(), 0)?.iter().sum())
+    }
+
+    /// Runs `program`, one for TC, on `packet` so many times and returns how long one run took on average.
+    ///
+    /// The packet is not restored between the runs: with more than one, `program` must not change it.
+    ///
+    /// # Errors
+    /// When the kernel cannot run it.
+    pub fn time(&mut self, program: &str, packet: &[u8], repeat: u32) -> Result<Duration> {
+        let program = <&SchedClassifier>::try_from(self.ebpf.program(program).context("program")?)?;
+        let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::new() };
+        Ok(program.test_run(options)?.duration)
     }
 
     /// What was exchanged with `subnet`.
@@ -143,14 +178,33 @@ impl Programs {
         Ok(sum)
     }
 
-    fn drops(&mut self) -> Result<Vec<(Reason, u64)>> {
-        let map: PerCpuArray<_, u64> = self.map("DROPS")?;
-        Reason::ALL.into_iter().map(|reason| Ok((reason, map.get(&reason.index(), 0)?.iter().sum()))).collect()
+    /// How many packets were dropped for each reason, in the order of the counters.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn drops(&mut self) -> Result<Vec<(Reason, u64)>> {
+        Reason::ALL.into_iter().map(|reason| Ok((reason, self.dropped(reason)?))).collect()
+    }
+
+    /// What the kernel says of `program`.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn info(&self, program: &str) -> Result<ProgramInfo> {
+        Ok(self.ebpf.program(program).context("no such program")?.info()?)
+    }
+
+    /// The map `name`, the hidden ones included.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn map_by_name(&self, name: &str) -> Result<&Map> {
+        self.ebpf.map(name).with_context(|| format!("no map {name}"))
     }
 
     fn map<'a, M>(&'a mut self, name: &str) -> Result<M>
     where
-        M: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
+        M: TryFrom<&'a mut Map, Error = aya::maps::MapError>,
     {
         Ok(self.ebpf.map_mut(name).context("no such map")?.try_into()?)
     }

@@ -89,6 +89,20 @@ impl Flow {
     ///
     /// When the connection fails or stalls, or a byte arrives that was not sent.
     pub fn tcp_stream(&self, duration: Duration) -> Result<Stream> {
+        self.stream(|_, time| time < duration)
+    }
+
+    /// Sends at least `bytes` bytes over one TCP connection and compares each one that arrives with what was sent.
+    ///
+    /// # Errors
+    ///
+    /// When the connection fails or stalls, or a byte arrives that was not sent.
+    pub fn tcp_transfer(&self, bytes: u64) -> Result<Stream> {
+        self.stream(|sent, _| sent < bytes)
+    }
+
+    /// Sends as long as `more` says so of the bytes sent and the time since the connection's start.
+    fn stream(&self, more: impl Fn(u64, Duration) -> bool + Send) -> Result<Stream> {
         let (listener, to) = self.listen()?;
         let sender = self.from.run(|| TcpStream::connect_timeout(&to, STEP));
         let sender = sender.with_context(|| format!("connect to {to}"))?;
@@ -100,11 +114,11 @@ impl Flow {
         if setsockopt(&sender, sockopt::TcpCongestion, &OsString::from("cubic")).is_err() {
             eprintln!("no cubic congestion control here: the stream uses the default");
         }
-        let pattern = pattern();
+        let pattern = &pattern();
         let start = Instant::now();
         let (sent, received) = thread::scope(|scope| {
-            let sending = scope.spawn(|| send(sender, &pattern, start, duration));
-            let received = receive(receiver, &pattern);
+            let sending = scope.spawn(move || send(sender, pattern, |sent| more(sent, start.elapsed())));
+            let received = receive(receiver, pattern);
             (sending.join().unwrap_or_else(|panic| panic::resume_unwind(panic)), received)
         });
         let (sent, received) = (sent.with_context(|| format!("send to {to}"))?, received?);
@@ -177,11 +191,11 @@ fn pattern() -> Vec<u8> {
     bytes
 }
 
-/// Writes the pattern again and again until `duration` has passed since `start`; returns the number of bytes.
-fn send(mut stream: TcpStream, pattern: &[u8], start: Instant, duration: Duration) -> io::Result<u64> {
+/// Writes the pattern again and again as long as `more` says so of the bytes written; returns their number.
+fn send(mut stream: TcpStream, pattern: &[u8], more: impl Fn(u64) -> bool) -> io::Result<u64> {
     let mut sent = 0;
     let mut place = 0;
-    while start.elapsed() < duration {
+    while more(sent) {
         let count = stream.write(&pattern[place..])?;
         place = (place + count) % pattern.len();
         sent += count as u64;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rtnetlink::Handle;
 use tokio::sync::mpsc;
 
-use super::{Agent, follow_underlay};
+use super::{Agent, follow_endpoints, follow_underlay};
 use crate::{
     allocate::Previous,
     backoff::Backoff,
@@ -62,10 +62,13 @@ impl<'a> Agent<'a> {
             mac,
             mtu,
             decap: config.decap,
+            flow_ttl: config.flow_ttl,
             log_drops: config.log_drops,
         };
         let node = Node::set_up(handle, &config.run_dir, plan).await?;
-        let mut agent = Self { config, node, table, watched, held, underlay: underlay_changes };
+        let (found, endpoints) = mpsc::channel(64);
+        tokio::spawn(follow_endpoints(subnet, found));
+        let mut agent = Self { config, node, table, watched, held, underlay: underlay_changes, endpoints };
         agent.first_routes().await?;
         agent.node.attach()?;
         if let Some(listener) = listener {

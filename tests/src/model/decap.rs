@@ -1,0 +1,192 @@
+//! What `from_underlay` and `xdp_decap` do.
+
+use std::net::Ipv4Addr;
+
+use overlay_common::{Encapsulation, Reason, Traffic, XDP_DECAPSULATED};
+
+use super::{
+    Expected, Facts, Fate, Node, Super,
+    headers::{Ethernet, IPV4, Ipv4, UDP, Udp, Vxlan},
+    wire_packets,
+};
+use crate::packets::{self, ETHER_IPV4, PROTO_UDP};
+
+/// The one set of VXLAN flags that we understand: a network number is there (RFC 7348, section 5).
+const VNI_PRESENT: u8 = 0x08;
+
+/// A tunnel packet that may come in.
+struct Accepted<'a> {
+    outer: Ipv4<'a>,
+    /// The inner header, and all bytes from it to the end of the frame.
+    inner: Ipv4<'a>,
+    /// Length in bytes of the inner packet.
+    length: usize,
+    /// Network address of the subnet that it comes from.
+    subnet: Ipv4Addr,
+}
+
+/// Decapsulates `udp`. VXLAN is left to the kernel's own device, once it has been found good.
+pub(super) fn from_underlay(facts: &Facts, packet: &[u8], super_packet: Option<Super>) -> Result<Expected, Reason> {
+    let Some((node, accepted)) = accept(facts, packet, super_packet)? else { return Ok(Expected::UNTOUCHED) };
+    let fate = match facts.encapsulation {
+        Encapsulation::Vxlan => Fate::Untouched,
+        Encapsulation::Udp => {
+            let bytes = delivered(node, &accepted)?;
+            if super_packet.is_some_and(|of| !of.resizable) {
+                return Err(Reason::DecapRefused);
+            }
+            Fate::Becomes(bytes)
+        }
+    };
+    Ok(Expected { fate, counted: Some(count(&accepted, wire_packets(super_packet))) })
+}
+
+/// Decapsulates both kinds, and marks the packet in its metadata as decapsulated. The kernel shows metadata in
+/// front of the packet.
+pub(super) fn xdp_decap(facts: &Facts, packet: &[u8]) -> Result<Expected, Reason> {
+    let Some((node, accepted)) = accept(facts, packet, None)? else { return Ok(Expected::UNTOUCHED) };
+    let marked = [XDP_DECAPSULATED.to_ne_bytes().to_vec(), delivered(node, &accepted)?].concat();
+    Ok(Expected { fate: Fate::Becomes(marked), counted: Some(count(&accepted, 1)) })
+}
+
+fn count(accepted: &Accepted<'_>, packets: u64) -> (Ipv4Addr, Traffic) {
+    let traffic = Traffic { decap_packets: packets, decap_bytes: accepted.length as u64, ..Traffic::default() };
+    (accepted.subnet, traffic)
+}
+
+/// The packet as it enters the overlay device: to our VTEP's MAC address, from nobody. What stands behind the
+/// inner packet in the frame stays there.
+fn delivered(node: &Node, accepted: &Accepted<'_>) -> Result<Vec<u8>, Reason> {
+    let (inside, outside) = (accepted.inner.tos(), accepted.outer.tos());
+    let ecn = combined_ecn(inside & 0b11, outside & 0b11).ok_or(Reason::CeOnNotEct)?;
+    let inner = accepted.inner.with_tos(inside & !0b11 | ecn);
+    Ok(packets::ethernet(node.vtep.mac, [0; 6], ETHER_IPV4, &inner))
+}
+
+/// RFC 6040, figure 4: the ECN field after decap, `None` where the packet must be dropped.
+fn combined_ecn(inner: u8, outer: u8) -> Option<u8> {
+    const NOT_ECT: u8 = 0b00;
+    const ECT_1: u8 = 0b01;
+    const ECT_0: u8 = 0b10;
+    const CE: u8 = 0b11;
+    // Columns: the outer field, in the order of its bits.
+    let row = match inner {
+        NOT_ECT => [Some(NOT_ECT), Some(NOT_ECT), Some(NOT_ECT), None],
+        ECT_1 => [Some(ECT_1), Some(ECT_1), Some(ECT_1), Some(CE)],
+        ECT_0 => [Some(ECT_0), Some(ECT_1), Some(ECT_0), Some(CE)],
+        _ => [Some(CE); 4],
+    };
+    row[usize::from(outer)]
+}
+
+/// The tunnel packet in a frame; `None`: there is none for us, or the kernel must reassemble it first.
+fn accept<'a>(
+    facts: &'a Facts,
+    packet: &'a [u8],
+    super_packet: Option<Super>,
+) -> Result<Option<(&'a Node, Accepted<'a>)>, Reason> {
+    let Some(node) = &facts.node else { return Ok(None) };
+    let Some(outer) = Ethernet::parse(packet).filter(|frame| frame.ether_type == ETHER_IPV4) else { return Ok(None) };
+    let Some(outer) = Ipv4::parse(outer.payload) else { return Ok(None) };
+    if node.network.contains(outer.source()) {
+        let is_direct = facts.route(outer.source()).is_some_and(|(_, hop)| hop.direct);
+        return if is_direct { Ok(None) } else { Err(Reason::NotEncapsulated) };
+    }
+    // Only the first fragment has a UDP header; the others are nothing without it.
+    let for_us = outer.is_well_formed()
+        && outer.protocol() == PROTO_UDP
+        && outer.destination() == node.vtep.address
+        && outer.fragment_offset() == 0;
+    if !for_us {
+        return Ok(None);
+    }
+    let udp = outer.bytes().get(outer.header_len()..).and_then(Udp::parse).ok_or(Reason::Truncated)?;
+    if udp.destination_port != node.vtep.port {
+        return Ok(None);
+    }
+    let end = end_of_datagram(outer, &udp, super_packet)?;
+    let payload = outer.header_len() + UDP;
+    let inner_at = payload + inner_offset(facts.encapsulation, node, &outer.bytes()[payload..end])?;
+    let available = end.checked_sub(inner_at).filter(|available| *available >= IPV4).ok_or(Reason::Truncated)?;
+    let inner = Ipv4::parse(&outer.bytes()[inner_at..]).ok_or(Reason::Truncated)?;
+    if !inner.is_well_formed() {
+        return Err(Reason::BadHeader);
+    }
+    let length = inner_length(inner, available, outer.more_fragments(), super_packet)?;
+    let subnet = check_addresses(facts, node, outer.source(), inner)?;
+    if outer.more_fragments() {
+        return Ok(None);
+    }
+    Ok(Some((node, Accepted { outer, inner, length, subnet })))
+}
+
+/// Where the datagram, or what is here of it, ends: counted in bytes from the outer IP header.
+///
+/// The kernel ignores what stands behind the end that the IP header names, and so must we: the first of several
+/// fragments could otherwise show us one inner header there and bring another in the second. Lengths in a
+/// super-packet are those of its segments.
+fn end_of_datagram(outer: Ipv4<'_>, udp: &Udp, super_packet: Option<Super>) -> Result<usize, Reason> {
+    let available = outer.bytes().len();
+    if super_packet.is_some() {
+        return Ok(available);
+    }
+    let end = outer.total_len();
+    let fits = (outer.header_len() + UDP..=available).contains(&end);
+    // The UDP length of a fragment is that of the whole datagram.
+    let agrees = outer.more_fragments() || udp.length + outer.header_len() == end;
+    if fits && agrees { Ok(end) } else { Err(Reason::BadLength) }
+}
+
+/// How many bytes of the UDP payload stand in front of the inner IP packet, if they are what we expect.
+fn inner_offset(encapsulation: Encapsulation, node: &Node, payload: &[u8]) -> Result<usize, Reason> {
+    if encapsulation == Encapsulation::Udp {
+        return Ok(0);
+    }
+    let vxlan = Vxlan::parse(payload).ok_or(Reason::Truncated)?;
+    if vxlan.flags != VNI_PRESENT {
+        return Err(Reason::BadVxlanFlags);
+    }
+    if vxlan.vni != node.vtep.vni {
+        return Err(Reason::WrongVni);
+    }
+    let frame = Ethernet::parse(vxlan.frame).ok_or(Reason::Truncated)?;
+    if frame.ether_type != ETHER_IPV4 {
+        return Err(Reason::InnerNotIpv4);
+    }
+    if frame.destination != node.vtep.mac {
+        return Err(Reason::WrongVtepMac);
+    }
+    Ok(payload.len() - frame.payload.len())
+}
+
+/// The length in bytes of the inner packet, of which `available` bytes are here.
+///
+/// A super-packet must be one packet: where the kernel has merged whole datagrams, the first inner length is
+/// shorter than the rest. Above 64 KiB the field is 0.
+fn inner_length(
+    inner: Ipv4<'_>,
+    available: usize,
+    fragment: bool,
+    super_packet: Option<Super>,
+) -> Result<usize, Reason> {
+    let length = inner.total_len();
+    let (fits, length) = match super_packet {
+        Some(_) => (length == available || length == 0, available),
+        None => (length >= inner.header_len() && (fragment || length <= available), length),
+    };
+    if fits { Ok(length) } else { Err(Reason::BadLength) }
+}
+
+/// The inner source must belong to the node that has sent the packet, the inner destination to us. Returns the
+/// network address of the source's subnet.
+fn check_addresses(facts: &Facts, node: &Node, sender: Ipv4Addr, inner: Ipv4<'_>) -> Result<Ipv4Addr, Reason> {
+    let subnet = match facts.route(inner.source()) {
+        Some((subnet, hop)) if hop.address == sender => subnet,
+        _ if facts.is_node(sender) => return Err(Reason::SourceNotTheirs),
+        _ => return Err(Reason::UnknownNode),
+    };
+    if !node.subnet.contains(inner.destination()) {
+        return Err(Reason::DestinationNotOurs);
+    }
+    Ok(subnet.network())
+}
