@@ -81,7 +81,7 @@ fn is_reachable(program: Program, encapsulation: Encapsulation, reason: Reason) 
         WrongVni | BadVxlanFlags | InnerNotIpv4 | WrongVtepMac => !encap && vxlan,
         // XDP can always take bytes off the front.
         DecapRefused => program == Program::FromUnderlay && !vxlan,
-        // It is `admit` and the guard of the containers that drop for these.
+        // It is `admit` and `from_container` that drop for these.
         NotAccepted | SpoofedNeighbour => false,
     }
 }
