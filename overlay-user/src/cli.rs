@@ -14,7 +14,7 @@ pub use self::datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorAr
 
 /// An eBPF overlay network for container hosts.
 #[derive(Debug, Parser)]
-#[command(name = "overlay", version, about)]
+#[command(name = "overlay", version)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
