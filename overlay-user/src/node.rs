@@ -62,6 +62,8 @@ pub struct Node {
     endpoints: EndpointsMap,
     /// Indexes of the containers' veths that this agent has attached programs to.
     following: BTreeSet<u32>,
+    /// Whether our subnet is ours to forward for.
+    claimed: bool,
 }
 
 impl Node {
@@ -94,6 +96,7 @@ impl Node {
             local,
             endpoints,
             following: BTreeSet::new(),
+            claimed: true,
         })
     }
 
@@ -184,6 +187,7 @@ impl Node {
     /// # Errors
     /// When the kernel refuses.
     pub fn claim_subnet(&mut self, claim: bool) -> Result<()> {
+        self.claimed = claim;
         // No address lies in a subnet that begins at 0.0.0.0, as long as it is not ours.
         let subnet = if claim { self.plan.subnet.ip() } else { Ipv4Addr::UNSPECIFIED };
         Ok(self.local.set(self.plan.local_node(subnet, self.link.ifindex))?)
@@ -195,9 +199,19 @@ impl Node {
     /// When it is too small, or the kernel refuses.
     pub async fn follow_mtu(&mut self, underlay_mtu: u32) -> Result<u32> {
         self.plan.underlay.mtu = underlay_mtu;
-        self.plan.mtu = self.plan.underlay.overlay_mtu(self.plan.backend.encapsulation().overhead())?;
+        self.plan.mtu = overlay_mtu(&self.plan.underlay, &self.plan.backend)?;
         link::set_mtu(&self.handle, self.link.ifindex, self.plan.mtu).await?;
         Ok(self.plan.mtu)
+    }
+
+    /// Works by another backend config, which differs from the one in force in the MTU and in nothing that packets show.
+    ///
+    /// # Errors
+    /// When the MTU is too small, or the kernel refuses.
+    pub async fn follow_backend(&mut self, backend: Backend) -> Result<()> {
+        overlay_mtu(&self.plan.underlay, &backend)?;
+        self.plan.backend = backend;
+        self.follow_mtu(self.plan.underlay.mtu).await.map(drop)
     }
 
     /// Attaches to the underlay interface after it has come back.
@@ -206,7 +220,7 @@ impl Node {
     /// When the kernel refuses.
     pub fn follow_underlay(&mut self, underlay: Underlay) -> Result<()> {
         self.plan.underlay = underlay;
-        self.claim_subnet(true)?;
+        self.claim_subnet(self.claimed)?;
         self.attach()
     }
 
@@ -286,6 +300,19 @@ pub fn device_name(backend: &Backend) -> String {
         Backend::Udp { .. } => format!("{}0", link::NAME_PREFIX),
         Backend::Vxlan { vni, .. } => format!("{}{vni}", link::NAME_PREFIX),
     }
+}
+
+/// The overlay's MTU in bytes: what encap leaves of the backend's MTU or, if it has none, of the underlay's.
+///
+/// # Errors
+/// When too little is left.
+pub fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
+    let configured = match backend {
+        Backend::Vxlan { mtu, .. } => *mtu,
+        Backend::Udp { .. } => None,
+    };
+    let underlay = Underlay { mtu: configured.map_or(underlay.mtu, u32::from), ..underlay.clone() };
+    Ok(underlay.overlay_mtu(backend.encapsulation().overhead())?)
 }
 
 /// Refuses a way to decapsulate that the encapsulation does not have.

@@ -1,15 +1,15 @@
 //! The programs in the kernel, run on single packets through `BPF_PROG_TEST_RUN`.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    maps::{Array, HashMap, Map, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
-use overlay_common::{Encapsulation, LocalNode, Reason, Route, Traffic, Vtep};
+use overlay_common::{Encapsulation, Endpoint, Flow, FlowKey, LocalNode, Reason, Route, Ticks, Traffic, Vtep};
 
 /// The node that the programs believe to run on.
 pub const VTEP: Vtep = Vtep { address: Ipv4Addr::new(192, 168, 50, 1), mac: [0x02, 0, 0, 0, 0, 1], port: 8472, vni: 1 };
@@ -62,13 +62,22 @@ impl Programs {
     /// # Errors
     /// When the kernel refuses a program: the error holds the verifier's words.
     pub fn load(encapsulation: Encapsulation) -> Result<Self> {
+        Self::load_with_fast_path(encapsulation, 0)
+    }
+
+    /// The same, with a fast path whose approvals last `flow_ttl`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_fast_path(encapsulation: Encapsulation, flow_ttl: Ticks) -> Result<Self> {
         let (encapsulation, log_off) = (encapsulation as u8, 0_u8);
         let mut ebpf = EbpfLoader::new()
             .override_global("ENCAPSULATION", &encapsulation, true)
             .override_global("AYA_LOG_LEVEL", &log_off, true)
+            .override_global("FLOW_TTL", &flow_ttl, true)
             .load(overlay_user::loader::object())
             .context("load the object")?;
-        for name in ["to_overlay", "from_underlay", "admit"] {
+        for name in ["from_container", "to_overlay", "from_underlay", "admit", "to_container"] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load {name}"))?;
         }
@@ -111,6 +120,36 @@ impl Programs {
         Ok(())
     }
 
+    /// Says whose `address` is.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_endpoint(&mut self, address: Ipv4Addr, endpoint: Endpoint) -> Result<()> {
+        let mut map: HashMap<_, [u8; 4], Endpoint> = self.map("ENDPOINTS")?;
+        Ok(map.insert(address.octets(), endpoint, 0)?)
+    }
+
+    /// Enters a flow into `FLOWS`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_flow(&mut self, key: FlowKey, flow: Flow) -> Result<()> {
+        let mut map: HashMap<_, FlowKey, Flow> = self.map("FLOWS")?;
+        Ok(map.insert(key, flow, 0)?)
+    }
+
+    /// What `FLOWS` knows of a flow.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn flow(&mut self, key: FlowKey) -> Result<Option<Flow>> {
+        let map: HashMap<_, FlowKey, Flow> = self.map("FLOWS")?;
+        match map.get(&key, 0) {
+            Err(MapError::KeyNotFound) => Ok(None),
+            other => Ok(Some(other?)),
+        }
+    }
+
     /// Runs `program` on `packet`.
     ///
     /// # Errors
@@ -151,6 +190,18 @@ impl Programs {
     pub fn dropped(&mut self, reason: Reason) -> Result<u64> {
         let map: PerCpuArray<_, u64> = self.map("DROPS")?;
         Ok(map.get(&reason.index(), 0)?.iter().sum())
+    }
+
+    /// Runs `program`, one for TC, on `packet` so many times and returns how long one run took on average.
+    ///
+    /// The packet is not restored between the runs: with more than one, `program` must not change it.
+    ///
+    /// # Errors
+    /// When the kernel cannot run it.
+    pub fn time(&mut self, program: &str, packet: &[u8], repeat: u32) -> Result<Duration> {
+        let program = <&SchedClassifier>::try_from(self.ebpf.program(program).context("program")?)?;
+        let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::new() };
+        Ok(program.test_run(options)?.duration)
     }
 
     /// What was exchanged with `subnet`.
