@@ -14,6 +14,7 @@ use rtnetlink::Handle;
 
 use crate::{
     cli::Decap,
+    conntrack,
     direct::DirectRoutes,
     endpoints::Endpoints,
     link::{self, LinkConfig, LinkKind, OverlayLink, VxlanConfig},
@@ -163,6 +164,10 @@ impl Node {
     /// # Errors
     /// When the kernel refuses. A container that is gone by now is no error: the next finding will not have it.
     pub fn follow_endpoints(&mut self, found: &Endpoints) -> Result<()> {
+        if self.plan.flow_ttl != 0 {
+            // Not once for all: conntrack may be loaded later, by the first rule that asks for it.
+            conntrack_for_fast_path();
+        }
         let attached = self.programs.attached_containers()?;
         for (&index, container) in &found.containers {
             let veth = Interface { name: &container.name, index };
@@ -281,6 +286,15 @@ impl Plan {
             self.underlay.ifindex,
             (overlay_ifindex, u16::try_from(self.mtu).unwrap_or(u16::MAX)),
         )
+    }
+}
+
+/// Without it TCP still flows, unless a rule drops what conntrack calls invalid: no reason to give up.
+fn conntrack_for_fast_path() {
+    match conntrack::tolerate_gaps() {
+        Ok(true) => tracing::info!("nf_conntrack_tcp_be_liberal set for the fast path"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "conntrack may call TCP packets of the fast path invalid"),
     }
 }
 
