@@ -12,6 +12,7 @@ pub mod backoff;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod conntrack;
 pub mod datastore;
 pub mod direct;
 pub mod docker_opts;

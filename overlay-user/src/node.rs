@@ -18,6 +18,7 @@ pub use self::plan::{Plan, check_decap, device_name, overlay_mtu};
 
 use crate::{
     cli::Decap,
+    conntrack,
     direct::DirectRoutes,
     endpoints::Endpoints,
     link::{self, OverlayLink},
@@ -144,6 +145,10 @@ impl Node {
     /// # Errors
     /// When the kernel refuses. A container that is gone by now is no error: the next finding will not have it.
     pub fn follow_endpoints(&mut self, found: &Endpoints) -> Result<()> {
+        if self.plan.flow_ttl != 0 {
+            // Not once for all: conntrack may be loaded later, by the first rule that asks for it.
+            conntrack_for_fast_path();
+        }
         let attached = self.programs.attached_containers()?;
         for (&index, container) in &found.containers {
             let veth = Interface { name: &container.name, index };
@@ -232,6 +237,53 @@ impl Node {
     }
 }
 
+<<<<<<< HEAD
+=======
+impl Plan {
+    const fn constants(&self) -> Constants {
+        let encapsulation = self.backend.encapsulation();
+        Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops }
+    }
+
+    fn link(&self) -> LinkConfig {
+        let kind = match self.backend {
+            Backend::Udp { .. } => LinkKind::Udp,
+            Backend::Vxlan { vni, port, .. } => LinkKind::Vxlan(VxlanConfig {
+                vni,
+                port,
+                local: self.underlay.address,
+                underlay_ifindex: self.underlay.ifindex,
+            }),
+        };
+        LinkConfig { kind, network: self.network, subnet: self.subnet, mtu: self.mtu, mac: Some(self.mac) }
+    }
+
+    fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32) -> LocalNode {
+        let vni = match self.backend {
+            Backend::Udp { .. } => 0,
+            Backend::Vxlan { vni, .. } => vni,
+        };
+        let vtep = Vtep { address: self.underlay.address, mac: self.mac, port: self.backend.port(), vni };
+        LocalNode::new(
+            &vtep,
+            (self.network.ip(), self.network.prefix()),
+            (subnet, self.subnet.prefix()),
+            self.underlay.ifindex,
+            (overlay_ifindex, u16::try_from(self.mtu).unwrap_or(u16::MAX)),
+        )
+    }
+}
+
+/// Without it TCP still flows, unless a rule drops what conntrack calls invalid: no reason to give up.
+fn conntrack_for_fast_path() {
+    match conntrack::tolerate_gaps() {
+        Ok(true) => tracing::info!("nf_conntrack_tcp_be_liberal set for the fast path"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "conntrack may call TCP packets of the fast path invalid"),
+    }
+}
+
+>>>>>>> wire
 /// Whose address is whose. Where two containers have one address, the newer one: a runtime that reuses an address may still
 /// be taking the old container down.
 fn owners(found: &Endpoints) -> BTreeMap<Ipv4Addr, Endpoint> {

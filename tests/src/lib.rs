@@ -18,4 +18,5 @@ pub mod sandbox;
 pub mod subnet_env;
 pub mod traffic;
 pub mod tun_peer;
+pub mod two_nodes;
 pub mod verifier;
