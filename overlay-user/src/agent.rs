@@ -100,11 +100,7 @@ impl Agent<'_> {
                         tracing::warn!(error = format!("{error:#}"), "underlay interface not followed");
                     }
                 }
-                Some(found) = self.endpoints.recv() => {
-                    if let Err(error) = self.node.follow_endpoints(&found) {
-                        tracing::warn!(error = format!("{error:#}"), "containers not followed");
-                    }
-                }
+                Some(found) = self.endpoints.recv() => self.node.follow_endpoints(&found),
             }
         }
     }

@@ -1,38 +1,45 @@
 //! Local containers, found by netlink: whose interface is whose address.
 //!
-//! A container's interface is a veth that is a port of the bridge with an address of our subnet (`docker0`, `cni0`), or that
-//! a host route inside our subnet leads to (CNI's `ptp`). Its addresses are read in the container's own namespace, through
-//! the kernel's number for it, so nobody has to tell us and a container cannot claim another's.
+//! A container's interface is a veth whose other side is in another network namespace, and that is a port of a bridge with
+//! an address of our subnet (`docker0`, `cni0`) or that a host route inside our subnet leads to (CNI's `ptp`). The addresses of a port are read inside the container's
+//! namespace, through the kernel's number for it, so nobody has to tell us. Where a host route leads to the veth, the
+//! route says the address: only what is routed there comes back.
 //!
-//! The kernel's notices only say when to look. What is known is then compared with what is there, so a lost notice delays a
-//! change until the next one and does no other harm.
+//! ```text
+//! kernel -> [Listener] -> Fact -> [Interfaces] -> Endpoints -> agent
+//!                                   |      ^
+//!                                Question  Fact
+//!                                   v      |
+//!                                  [Asker] -> kernel
+//! ```
+//!
+//! The kernel's notices, also those from inside the containers, are folded into what is known; nothing is read again that
+//! a notice has said. A container's addresses and MAC address are asked for once, when its interface is first heard of.
+//! A lost notice leads to a reading of everything, which changes only what differs.
+//!
+//! A user namespace in which we have no rights, or a kernel without `NETLINK_LISTEN_ALL_NSID`, keeps a container's notices
+//! from us: then its addresses are those that it had when its interface was last changed on the node's side.
 
-mod read;
+mod ask;
+mod fact;
+mod interfaces;
+mod listener;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::Ipv4Addr,
-    pin::Pin,
-    time::Duration,
 };
 
-use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver};
 use ipnetwork::Ipv4Network;
-use rtnetlink::{
-    MulticastGroup,
-    packet_core::NetlinkMessage,
-    packet_route::RouteNetlinkMessage,
-    proto::Connection,
-    sys::{AsyncSocket as _, SocketAddr},
-};
 use tokio::sync::mpsc;
 
-/// How long a container whose address is not set yet is looked at again without a notice: a runtime sets it within
-/// milliseconds, and its namespace may be one whose notices do not reach us.
-const UNSETTLED: Duration = Duration::from_millis(10);
-/// How often it is looked at.
-const UNSETTLED_LOOKS: u32 = 50;
+use self::{
+    ask::Asker,
+    fact::Fact,
+    interfaces::{Interfaces, Question},
+    listener::{Listener, Notice},
+};
 
 /// A container's interface on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +64,8 @@ pub struct Endpoints {
 /// The containers could not be read or watched.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointsError {
-    /// No socket.
-    #[error("open a netlink socket: {0}")]
+    /// No socket, or it has failed.
+    #[error("listen to the kernel's notices of interfaces: {0}")]
     Socket(io::Error),
     /// The kernel did not answer.
     #[error("read {what}: {source}")]
@@ -68,16 +75,13 @@ pub enum EndpointsError {
         /// Why not.
         source: rtnetlink::Error,
     },
-    /// The kernel's notices have ended.
-    #[error("the kernel's notices of interfaces have ended")]
-    Ended,
 }
 
 /// Watches the local containers of one subnet.
 pub struct Watch {
-    connection: Pin<Box<Connection<RouteNetlinkMessage>>>,
-    notices: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-    reader: read::Reader,
+    subnet: Ipv4Network,
+    listener: Listener,
+    asker: Asker,
 }
 
 impl Watch {
@@ -86,12 +90,11 @@ impl Watch {
     /// # Errors
     /// [`EndpointsError::Socket`].
     pub fn new(subnet: Ipv4Network) -> Result<Self, EndpointsError> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
-        let (mut connection, _, notices) =
-            rtnetlink::new_multicast_connection(&groups).map_err(EndpointsError::Socket)?;
-        // Addresses are set inside the containers' namespaces.
-        connection.socket_mut().socket_mut().set_listen_all_namespaces(true).map_err(EndpointsError::Socket)?;
-        Ok(Self { connection: Box::pin(connection), notices, reader: read::Reader::new(subnet)? })
+        Ok(Self {
+            subnet,
+            listener: Listener::new().map_err(EndpointsError::Socket)?,
+            asker: Asker::new().map_err(EndpointsError::Socket)?,
+        })
     }
 
     /// Sends the containers to `changes`, at first and whenever they differ from what was sent before, for as long as
@@ -100,41 +103,49 @@ impl Watch {
     /// # Errors
     /// When the kernel does not answer any more; the watch is then of no further use.
     pub async fn run(mut self, changes: mpsc::Sender<Endpoints>) -> Result<(), EndpointsError> {
-        let mut known = None;
+        let mut interfaces = self.read_everything().await?;
+        let mut sent = None;
         loop {
-            let mut looks = UNSETTLED_LOOKS;
-            loop {
-                let present = self.reader.read(known.as_ref()).await?;
-                let settled = present.containers.values().all(|container| !container.addresses.is_empty());
-                if known.as_ref() != Some(&present) {
-                    if changes.send(present.clone()).await.is_err() {
-                        return Ok(());
-                    }
-                    known = Some(present);
+            if let Some(found) = interfaces.changed()
+                && sent.as_ref() != Some(&found)
+            {
+                if changes.send(found.clone()).await.is_err() {
+                    return Ok(());
                 }
-                looks -= 1;
-                if settled || looks == 0 {
-                    break;
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(UNSETTLED) => {}
-                    heard = wait(&mut self.connection, &mut self.notices) => heard?,
-                }
+                sent = Some(found);
             }
-            wait(&mut self.connection, &mut self.notices).await?;
+            if let Some(question) = interfaces.question() {
+                self.answer(&mut interfaces, question).await?;
+                continue;
+            }
+            match self.listener.next().await.map_err(EndpointsError::Socket)? {
+                Notice::Told { namespace, message } => {
+                    Fact::of(&message).into_iter().for_each(|fact| interfaces.fold(namespace, fact));
+                }
+                Notice::Lost => interfaces = self.read_everything().await?,
+            }
         }
     }
-}
 
-/// Waits for a notice and takes all that have come.
-async fn wait(
-    connection: &mut Pin<Box<Connection<RouteNetlinkMessage>>>,
-    notices: &mut UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-) -> Result<(), EndpointsError> {
-    tokio::select! {
-        () = connection => return Err(EndpointsError::Ended),
-        notice = notices.next() => { notice.ok_or(EndpointsError::Ended)?; }
+    /// What there is, with the inside of every container: nothing is to look gone only because it was not read yet.
+    async fn read_everything(&mut self) -> Result<Interfaces, EndpointsError> {
+        let mut interfaces = Interfaces::new(self.subnet);
+        for fact in self.asker.everything().await? {
+            interfaces.fold(None, fact);
+        }
+        while let Some(question) = interfaces.question() {
+            self.answer(&mut interfaces, question).await?;
+        }
+        Ok(interfaces)
     }
-    while notices.try_recv().is_ok() {}
-    Ok(())
+
+    async fn answer(&mut self, interfaces: &mut Interfaces, question: Question) -> Result<(), EndpointsError> {
+        match question {
+            Question::Link(ifindex) => interfaces.fold(None, self.asker.link(ifindex).await?),
+            Question::Inside { veth, namespace, ifindex } => {
+                interfaces.learn(veth, self.asker.inside(namespace, ifindex).await?);
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,19 +1,17 @@
 //! The overlay on this node: device, programs, maps. Set up once, adjusted while the agent runs, left behind when it
 //! goes, taken away by [`take_down`].
 
+mod containers;
 mod plan;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    path::Path,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use anyhow::{Context as _, Result};
 use ipnetwork::Ipv4Network;
-use overlay_common::{Encapsulation, Endpoint, Route};
+use overlay_common::{Encapsulation, Route};
 use rtnetlink::Handle;
 
+use self::containers::Containers;
 pub use self::plan::{Plan, check_decap, device_name, overlay_mtu};
 
 use crate::{
@@ -24,7 +22,7 @@ use crate::{
     link::{self, OverlayLink},
     listener::{Listener, Sources},
     loader::{Interface, Programs},
-    maps::{EndpointsMap, LocalNodeMap, Routes},
+    maps::{LocalNodeMap, Routes},
     masquerade,
     network::Backend,
     routes::RouteChange,
@@ -41,9 +39,7 @@ pub struct Node {
     routes: Routes,
     direct: DirectRoutes,
     local: LocalNodeMap,
-    endpoints: EndpointsMap,
-    /// Indexes of the containers' veths that this agent has attached programs to.
-    following: BTreeSet<u32>,
+    containers: Containers,
     /// Whether our subnet is ours to forward for.
     claimed: bool,
 }
@@ -67,19 +63,8 @@ impl Node {
         local.set(plan.local_node(plan.subnet.ip(), link.ifindex))?;
         let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
         let direct = DirectRoutes::new(handle.clone(), plan.underlay.ifindex, plan.backend.direct_routing());
-        let endpoints = EndpointsMap::open(&run_dir.maps())?;
-        Ok(Self {
-            plan,
-            handle: handle.clone(),
-            link,
-            programs,
-            routes,
-            direct,
-            local,
-            endpoints,
-            following: BTreeSet::new(),
-            claimed: true,
-        })
+        let containers = Containers::open(run_dir, &programs)?;
+        Ok(Self { plan, handle: handle.clone(), link, programs, routes, direct, local, containers, claimed: true })
     }
 
     /// Attaches the programs; packets flow from here on. Programs of an earlier agent are replaced in their place.
@@ -138,34 +123,14 @@ impl Node {
         Ok(())
     }
 
-    /// Makes what is attached to containers' interfaces, and whose address is whose, equal to `found`.
-    ///
-    /// A container's programs are there before its addresses are known to belong to it, and go after them.
-    ///
-    /// # Errors
-    /// When the kernel refuses. A container that is gone by now is no error: the next finding will not have it.
-    pub fn follow_endpoints(&mut self, found: &Endpoints) -> Result<()> {
+    /// Makes what is attached to containers' interfaces, and whose address is whose, equal to `found`. What cannot be done
+    /// is reported and tried again the next time.
+    pub fn follow_endpoints(&mut self, found: &Endpoints) {
         if self.plan.flow_ttl != 0 {
             // Not once for all: conntrack may be loaded later, by the first rule that asks for it.
             conntrack_for_fast_path();
         }
-        let attached = self.programs.attached_containers()?;
-        for (&index, container) in &found.containers {
-            let veth = Interface { name: &container.name, index };
-            let is_new = self.following.insert(index);
-            if is_new && let Err(error) = self.programs.attach_container(veth, self.plan.flow_ttl != 0) {
-                self.following.remove(&index);
-                tracing::debug!(error = error.to_string(), interface = container.name, "container not attached");
-            } else if is_new {
-                tracing::info!(interface = container.name, addresses = ?container.addresses, "container attached");
-            }
-        }
-        self.endpoints.reconcile(&owners(found))?;
-        for &index in attached.iter().filter(|index| !found.containers.contains_key(index)) {
-            self.programs.detach_container(index)?;
-        }
-        self.following.retain(|index| found.containers.contains_key(index));
-        Ok(())
+        self.containers.follow(&mut self.programs, found, self.plan.flow_ttl != 0);
     }
 
     /// Claims our subnet, or stops claiming it: then nothing comes in for it and nothing goes out from it.
@@ -244,15 +209,6 @@ fn conntrack_for_fast_path() {
         Ok(false) => {}
         Err(error) => tracing::warn!(%error, "conntrack may call TCP packets of the fast path invalid"),
     }
-}
-
-/// Whose address is whose. Where two containers have one address, the newer one: a runtime that reuses an address may still
-/// be taking the old container down.
-fn owners(found: &Endpoints) -> BTreeMap<Ipv4Addr, Endpoint> {
-    let containers = found.containers.iter().flat_map(|(&index, container)| {
-        container.addresses.iter().map(move |&address| (address, Endpoint::new(index, container.mac)))
-    });
-    containers.chain(found.node.iter().map(|&address| (address, Endpoint::NODE))).collect()
 }
 
 /// Takes away everything that agents have left in `run_dir` and its overlay device. What is missing is no error.

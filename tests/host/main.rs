@@ -3,6 +3,8 @@
 //! Each test has network namespaces of its own.
 
 #[cfg(test)]
+mod endpoints;
+#[cfg(test)]
 mod forward;
 #[cfg(test)]
 mod link;

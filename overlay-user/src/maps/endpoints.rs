@@ -19,21 +19,22 @@ impl EndpointsMap {
         Ok(Self(Pinned::open(directory, "ENDPOINTS", |map| HashMap::try_from(Map::HashMap(map)))?))
     }
 
-    /// Makes the map equal to `wanted`, touching only what differs: gone addresses first.
+    /// Gives `address` to `endpoint` from now on, whosever it was.
+    ///
+    /// # Errors
+    /// When the kernel refuses; a full map is the likely reason.
+    pub fn set(&mut self, address: Ipv4Addr, endpoint: Endpoint) -> Result<(), MapsError> {
+        let written = self.0.map.insert(address.octets(), endpoint, 0);
+        self.0.check("write", written)
+    }
+
+    /// Makes `address` nobody's. One that is nobody's already is no error.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn reconcile(&mut self, wanted: &BTreeMap<Ipv4Addr, Endpoint>) -> Result<(), MapsError> {
-        let present = self.all()?;
-        for address in present.keys().filter(|address| !wanted.contains_key(address)) {
-            let removed = self.0.map.remove(&address.octets());
-            self.0.check("delete from", ignore_missing(removed))?;
-        }
-        for (address, endpoint) in wanted.iter().filter(|(address, endpoint)| present.get(address) != Some(endpoint)) {
-            let written = self.0.map.insert(address.octets(), endpoint, 0);
-            self.0.check("write", written)?;
-        }
-        Ok(())
+    pub fn remove(&mut self, address: Ipv4Addr) -> Result<(), MapsError> {
+        let removed = self.0.map.remove(&address.octets());
+        self.0.check("delete from", ignore_missing(removed))
     }
 
     /// Every address and whose it is.
