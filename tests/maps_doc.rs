@@ -81,7 +81,7 @@ fn a_cost_that_has_grown_is_seen() {
     }
 }
 
-fn sorted(names: [&str; 5]) -> Vec<String> {
+fn sorted(names: [&str; 8]) -> Vec<String> {
     let mut names = names.map(str::to_owned).to_vec();
     names.sort();
     names
@@ -120,6 +120,7 @@ fn type_name(map_type: u32) -> String {
     let names = [
         (bpf_map_type::BPF_MAP_TYPE_ARRAY, "array"),
         (bpf_map_type::BPF_MAP_TYPE_HASH, "hash"),
+        (bpf_map_type::BPF_MAP_TYPE_LRU_HASH, "LRU hash"),
         (bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH, "per-CPU hash"),
         (bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY, "per-CPU array"),
     ];

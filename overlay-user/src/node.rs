@@ -1,20 +1,25 @@
 //! The overlay on this node: device, programs, maps. Set up once, adjusted while the agent runs, left behind when it
 //! goes, taken away by [`take_down`].
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 use ipnetwork::Ipv4Network;
-use overlay_common::{Encapsulation, LocalNode, Route, Vtep};
+use overlay_common::{Encapsulation, Endpoint, LocalNode, Route, Ticks, Vtep};
 use rtnetlink::Handle;
 
 use crate::{
     cli::Decap,
     direct::DirectRoutes,
+    endpoints::Endpoints,
     link::{self, LinkConfig, LinkKind, OverlayLink, VxlanConfig},
     listener::{Listener, Sources},
-    loader::{Interface, Programs},
-    maps::{LocalNodeMap, Routes},
+    loader::{Constants, Interface, Programs},
+    maps::{EndpointsMap, LocalNodeMap, Routes},
     masquerade,
     network::Backend,
     routes::RouteChange,
@@ -39,6 +44,8 @@ pub struct Plan {
     pub mtu: u32,
     /// Where outer packets are decapsulated.
     pub decap: Decap,
+    /// How long netfilter's approval of a flow lasts; 0: no fast path.
+    pub flow_ttl: Ticks,
     /// Whether to log each dropped packet.
     pub log_drops: bool,
 }
@@ -52,6 +59,11 @@ pub struct Node {
     routes: Routes,
     direct: DirectRoutes,
     local: LocalNodeMap,
+    endpoints: EndpointsMap,
+    /// Indexes of the containers' veths that this agent has attached programs to.
+    following: BTreeSet<u32>,
+    /// Whether our subnet is ours to forward for.
+    claimed: bool,
 }
 
 impl Node {
@@ -65,7 +77,7 @@ impl Node {
         run_dir.prepare()?;
         run_dir.record_device(&config.name())?;
         let link = link::set_up(handle, &config).await?;
-        let mut programs = Programs::load(run_dir, plan.backend.encapsulation(), plan.log_drops)?;
+        let mut programs = Programs::load(run_dir, plan.constants())?;
         if plan.log_drops {
             tokio::spawn(programs.pass_on_log()?);
         }
@@ -73,7 +85,19 @@ impl Node {
         local.set(plan.local_node(plan.subnet.ip(), link.ifindex))?;
         let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
         let direct = DirectRoutes::new(handle.clone(), plan.underlay.ifindex, plan.backend.direct_routing());
-        Ok(Self { plan, handle: handle.clone(), link, programs, routes, direct, local })
+        let endpoints = EndpointsMap::open(&run_dir.maps())?;
+        Ok(Self {
+            plan,
+            handle: handle.clone(),
+            link,
+            programs,
+            routes,
+            direct,
+            local,
+            endpoints,
+            following: BTreeSet::new(),
+            claimed: true,
+        })
     }
 
     /// Attaches the programs; packets flow from here on. Programs of an earlier agent are replaced in their place.
@@ -132,11 +156,38 @@ impl Node {
         Ok(())
     }
 
+    /// Makes what is attached to containers' interfaces, and whose address is whose, equal to `found`.
+    ///
+    /// A container's programs are there before its addresses are known to belong to it, and go after them.
+    ///
+    /// # Errors
+    /// When the kernel refuses. A container that is gone by now is no error: the next finding will not have it.
+    pub fn follow_endpoints(&mut self, found: &Endpoints) -> Result<()> {
+        let attached = self.programs.attached_containers()?;
+        for (&index, container) in &found.containers {
+            let veth = Interface { name: &container.name, index };
+            let is_new = self.following.insert(index);
+            if is_new && let Err(error) = self.programs.attach_container(veth, self.plan.flow_ttl != 0) {
+                self.following.remove(&index);
+                tracing::debug!(error = error.to_string(), interface = container.name, "container not attached");
+            } else if is_new {
+                tracing::info!(interface = container.name, addresses = ?container.addresses, "container attached");
+            }
+        }
+        self.endpoints.reconcile(&owners(found))?;
+        for &index in attached.iter().filter(|index| !found.containers.contains_key(index)) {
+            self.programs.detach_container(index)?;
+        }
+        self.following.retain(|index| found.containers.contains_key(index));
+        Ok(())
+    }
+
     /// Claims our subnet, or stops claiming it: then nothing comes in for it and nothing goes out from it.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn claim_subnet(&mut self, claim: bool) -> Result<()> {
+        self.claimed = claim;
         // No address lies in a subnet that begins at 0.0.0.0, as long as it is not ours.
         let subnet = if claim { self.plan.subnet.ip() } else { Ipv4Addr::UNSPECIFIED };
         Ok(self.local.set(self.plan.local_node(subnet, self.link.ifindex))?)
@@ -148,9 +199,19 @@ impl Node {
     /// When it is too small, or the kernel refuses.
     pub async fn follow_mtu(&mut self, underlay_mtu: u32) -> Result<u32> {
         self.plan.underlay.mtu = underlay_mtu;
-        self.plan.mtu = self.plan.underlay.overlay_mtu(self.plan.backend.encapsulation().overhead())?;
+        self.plan.mtu = overlay_mtu(&self.plan.underlay, &self.plan.backend)?;
         link::set_mtu(&self.handle, self.link.ifindex, self.plan.mtu).await?;
         Ok(self.plan.mtu)
+    }
+
+    /// Works by another backend config, which differs from the one in force in the MTU and in nothing that packets show.
+    ///
+    /// # Errors
+    /// When the MTU is too small, or the kernel refuses.
+    pub async fn follow_backend(&mut self, backend: Backend) -> Result<()> {
+        overlay_mtu(&self.plan.underlay, &backend)?;
+        self.plan.backend = backend;
+        self.follow_mtu(self.plan.underlay.mtu).await.map(drop)
     }
 
     /// Attaches to the underlay interface after it has come back.
@@ -159,7 +220,7 @@ impl Node {
     /// When the kernel refuses.
     pub fn follow_underlay(&mut self, underlay: Underlay) -> Result<()> {
         self.plan.underlay = underlay;
-        self.claim_subnet(true)?;
+        self.claim_subnet(self.claimed)?;
         self.attach()
     }
 
@@ -189,6 +250,11 @@ impl Node {
 }
 
 impl Plan {
+    const fn constants(&self) -> Constants {
+        let encapsulation = self.backend.encapsulation();
+        Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops }
+    }
+
     fn link(&self) -> LinkConfig {
         let kind = match self.backend {
             Backend::Udp { .. } => LinkKind::Udp,
@@ -213,9 +279,18 @@ impl Plan {
             (self.network.ip(), self.network.prefix()),
             (subnet, self.subnet.prefix()),
             self.underlay.ifindex,
-            overlay_ifindex,
+            (overlay_ifindex, u16::try_from(self.mtu).unwrap_or(u16::MAX)),
         )
     }
+}
+
+/// Whose address is whose. Where two containers have one address, the newer one: a runtime that reuses an address may still
+/// be taking the old container down.
+fn owners(found: &Endpoints) -> BTreeMap<Ipv4Addr, Endpoint> {
+    let containers = found.containers.iter().flat_map(|(&index, container)| {
+        container.addresses.iter().map(move |&address| (address, Endpoint::new(index, container.mac)))
+    });
+    containers.chain(found.node.iter().map(|&address| (address, Endpoint::NODE))).collect()
 }
 
 /// The name of the overlay device for `backend`.
@@ -225,6 +300,19 @@ pub fn device_name(backend: &Backend) -> String {
         Backend::Udp { .. } => format!("{}0", link::NAME_PREFIX),
         Backend::Vxlan { vni, .. } => format!("{}{vni}", link::NAME_PREFIX),
     }
+}
+
+/// The overlay's MTU in bytes: what encap leaves of the backend's MTU or, if it has none, of the underlay's.
+///
+/// # Errors
+/// When too little is left.
+pub fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
+    let configured = match backend {
+        Backend::Vxlan { mtu, .. } => *mtu,
+        Backend::Udp { .. } => None,
+    };
+    let underlay = Underlay { mtu: configured.map_or(underlay.mtu, u32::from), ..underlay.clone() };
+    Ok(underlay.overlay_mtu(backend.encapsulation().overhead())?)
 }
 
 /// Refuses a way to decapsulate that the encapsulation does not have.

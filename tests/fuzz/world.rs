@@ -52,7 +52,7 @@ impl World {
         let mut programs = Programs::load(self.facts.encapsulation)?;
         let written = self.facts.node.map(|node| {
             let prefix = |network: Ipv4Network| (network.network(), network.prefix());
-            LocalNode::new(&node.vtep, prefix(node.network), prefix(node.subnet), 1, 1)
+            LocalNode::new(&node.vtep, prefix(node.network), prefix(node.subnet), 1, (1, 1450))
         });
         programs.set_node(written.unwrap_or_else(unwritten))?;
         for (subnet, hop) in &self.facts.routes {
@@ -67,7 +67,7 @@ impl World {
 /// What an array map holds before anybody writes to it.
 fn unwritten() -> LocalNode {
     let nobody = Vtep { address: Ipv4Addr::UNSPECIFIED, mac: [0; 6], port: 0, vni: 0 };
-    LocalNode::new(&nobody, (Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::UNSPECIFIED, 0), 0, 0)
+    LocalNode::new(&nobody, (Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::UNSPECIFIED, 0), 0, (0, 0))
 }
 
 fn facts(encapsulation: Encapsulation, node: Option<Node>) -> Facts {

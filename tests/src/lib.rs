@@ -9,6 +9,7 @@ pub mod etcd;
 pub mod model;
 pub mod netns;
 pub mod node;
+pub mod paced;
 pub mod packet_socket;
 pub mod packets;
 pub mod process;

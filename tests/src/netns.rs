@@ -58,10 +58,19 @@ impl Netns {
     /// When the namespace cannot be entered, which needs root.
     pub fn run<T: Send>(&self, task: impl FnOnce() -> T + Send) -> T {
         let inside = || {
-            setns(&self.fd, CloneFlags::CLONE_NEWNET).expect("enter a network namespace");
+            self.enter();
             task()
         };
         thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| panic::resume_unwind(panic))
+    }
+
+    /// Moves the calling thread into the namespace, for good. For threads that others start, such as a runtime's.
+    ///
+    /// # Panics
+    ///
+    /// When the namespace cannot be entered, which needs root.
+    pub fn enter(&self) {
+        setns(&self.fd, CloneFlags::CLONE_NEWNET).expect("enter a network namespace");
     }
 
     /// Runs an async `task` on a runtime inside the namespace and waits for it.
@@ -115,6 +124,25 @@ impl Netns {
         let state = if on { "on" } else { "off" };
         let pairs = features.iter().flat_map(|feature| [*feature, state]);
         process::output(self.command("ethtool").args(["-K", device]).args(pairs)).map(drop)
+    }
+
+    /// Writes `value` to the setting `name` of `device`: `device_setting("eth0", "queues/rx-0/rps_cpus", "1")` is
+    /// `/sys/class/net/eth0/queues/rx-0/rps_cpus` as a machine of its own would have it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such device or setting, or the kernel refuses the value.
+    pub fn device_setting(&self, device: &str, name: &str, value: &str) -> Result<()> {
+        let path = format!("/sys/class/net/{device}/{name}");
+        let write = || -> Result<()> {
+            // A sysfs shows the devices of the namespace that it was mounted in; this one goes with the thread.
+            unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace")?;
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make the mounts private")?;
+            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).context("mount a sysfs")?;
+            fs::write(&path, value).with_context(|| format!("write {value} to {path}"))
+        };
+        self.run(write)
     }
 
     /// Makes the bridge `name` and sets it up.
@@ -215,6 +243,16 @@ mod tests {
         netns.sysctl("net.ipv4.ip_default_ttl", "7").unwrap();
         assert_eq!(netns.run(|| fs::read_to_string(path)).unwrap().trim(), "7");
         assert_eq!(fs::read_to_string(path).unwrap(), outside);
+    }
+
+    #[test]
+    fn a_setting_of_a_device_is_written_where_the_device_is() {
+        let netns = Netns::new().unwrap();
+        netns.bridge("here0").unwrap();
+        netns.device_setting("here0", "tx_queue_len", "77").unwrap();
+        assert!(netns.ip("link show here0").unwrap().contains("qlen 77"));
+        assert!(netns.device_setting("nosuch0", "tx_queue_len", "77").is_err());
+        assert!(!Path::new("/sys/class/net/here0").exists());
     }
 
     #[test]

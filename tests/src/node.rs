@@ -201,16 +201,7 @@ impl Node {
     ///
     /// When no agent was ready yet.
     pub fn add_container(&mut self) -> Result<&Container> {
-        let subnet = self.subnet();
-        let (gateway, length, mtu) = (subnet.gateway, subnet.length, subnet.mtu);
-        let container = Container { netns: Netns::new()?, address: subnet.address(2) };
-        self.netns.bridge(BRIDGE)?;
-        self.netns.ip(&format!("link set dev {BRIDGE} mtu {mtu}"))?;
-        self.netns.ip(&format!("address add {gateway}/{length} dev {BRIDGE}"))?;
-        self.netns.veth("container", &container.netns, "eth0", mtu)?;
-        self.netns.ip(&format!("link set dev container master {BRIDGE}"))?;
-        container.netns.ip(&format!("address add {}/{length} dev eth0", container.address))?;
-        container.netns.ip(&format!("route add default via {gateway}"))?;
+        let container = Container::on_bridge(&self.netns, self.subnet())?;
         Ok(self.container.insert(container))
     }
 
@@ -222,6 +213,26 @@ impl Node {
     #[must_use]
     pub fn container(&self) -> &Container {
         self.container.as_ref().unwrap_or_else(|| panic!("{} has no container yet", self.name))
+    }
+}
+
+impl Container {
+    /// Makes a bridge in the namespace `node`, and a container on it with the second address of `subnet`.
+    ///
+    /// # Errors
+    ///
+    /// When `ip` fails.
+    pub fn on_bridge(node: &Netns, subnet: &SubnetEnv) -> Result<Self> {
+        let (gateway, length, mtu) = (subnet.gateway, subnet.length, subnet.mtu);
+        let container = Self { netns: Netns::new()?, address: subnet.address(2) };
+        node.bridge(BRIDGE)?;
+        node.ip(&format!("link set dev {BRIDGE} mtu {mtu}"))?;
+        node.ip(&format!("address add {gateway}/{length} dev {BRIDGE}"))?;
+        node.veth("container", &container.netns, "eth0", mtu)?;
+        node.ip(&format!("link set dev container master {BRIDGE}"))?;
+        container.netns.ip(&format!("address add {}/{length} dev eth0", container.address))?;
+        container.netns.ip(&format!("route add default via {gateway}"))?;
+        Ok(container)
     }
 }
 

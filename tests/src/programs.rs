@@ -1,6 +1,6 @@
 //! The programs in the kernel, run on single packets through `BPF_PROG_TEST_RUN`.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -75,7 +75,7 @@ impl Programs {
         let program: &mut Xdp = ebpf.program_mut("xdp_decap").context("xdp_decap")?.try_into()?;
         program.load().context("load xdp_decap")?;
         let mut programs = Self { ebpf };
-        programs.set_node(LocalNode::new(&VTEP, NETWORK, SUBNET, 1, 1))?;
+        programs.set_node(LocalNode::new(&VTEP, NETWORK, SUBNET, 1, (1, 1450)))?;
         programs.set_route(REMOTE_SUBNET, REMOTE_NODE)?;
         Ok(programs)
     }
@@ -151,6 +151,18 @@ impl Programs {
     pub fn dropped(&mut self, reason: Reason) -> Result<u64> {
         let map: PerCpuArray<_, u64> = self.map("DROPS")?;
         Ok(map.get(&reason.index(), 0)?.iter().sum())
+    }
+
+    /// Runs `program`, one for TC, on `packet` so many times and returns how long one run took on average.
+    ///
+    /// The packet is not restored between the runs: with more than one, `program` must not change it.
+    ///
+    /// # Errors
+    /// When the kernel cannot run it.
+    pub fn time(&mut self, program: &str, packet: &[u8], repeat: u32) -> Result<Duration> {
+        let program = <&SchedClassifier>::try_from(self.ebpf.program(program).context("program")?)?;
+        let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::new() };
+        Ok(program.test_run(options)?.duration)
     }
 
     /// What was exchanged with `subnet`.

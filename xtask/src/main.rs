@@ -3,6 +3,7 @@
 //! This package depends on no other of the workspace: `setup` must compile on a machine that cannot yet
 //! compile the eBPF programs.
 
+mod bench;
 mod check;
 mod command;
 mod run;
@@ -30,6 +31,8 @@ enum Task {
     Run(run::Options),
     /// Run every test; those with network namespaces and real traffic need root
     Test(test::Options),
+    /// Measure the data path against other ways to do the same, and the agent with many leases (root)
+    Bench(bench::Options),
     /// Check formatting, lints and documentation, of the host's crates and of the eBPF programs, and what the kernel's
     /// verifier says of these (as root)
     Check,
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run(),
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Check => check::run(),
     };
     match done {

@@ -110,6 +110,15 @@ impl Directory {
         Ok((found.into_iter().collect(), seen))
     }
 
+    /// When each lease expires, by name; reservations are left out.
+    pub(super) fn expiries(&self) -> io::Result<BTreeMap<String, SystemTime>> {
+        let mut expiries = BTreeMap::new();
+        for name in self.names()? {
+            expiries.extend(self.read(&name)?.and_then(|found| found.expires).map(|at| (name, at)));
+        }
+        Ok(expiries)
+    }
+
     /// The names of all files that may be leases.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();

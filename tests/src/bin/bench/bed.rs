@@ -1,0 +1,204 @@
+//! [`Bed`]: two nodes with a container each, joined as one subject has it.
+//!
+//! ```text
+//! container --br0-- node 1 --eth0 ~~~ eth0-- node 2 --br0-- container
+//!                   192.168.50.1      192.168.50.2
+//! ```
+//!
+//! The nodes' interfaces are the two ends of one veth pair: a bridge between them would be a cost that no subject has.
+
+use std::{net::Ipv4Addr, path::Path as FilePath};
+
+use anyhow::{Context, Result, ensure};
+use overlay_tests::{
+    cluster::{Backend, NETWORK, Settings, agent_program},
+    netns::Netns,
+    node::{AgentCommand, Container, Node, UNDERLAY_DEVICE},
+    process::wait_for,
+    sandbox,
+    subnet_env::SubnetEnv,
+    traffic,
+};
+use overlay_user::masquerade::{Masquerade, RulesConfig, TrafficRules};
+use tempfile::TempDir;
+
+use crate::subject::{Path, Subject};
+
+/// MTU of the underlay in bytes.
+const UNDERLAY_MTU: u32 = 1500;
+
+/// What VXLAN over IPv4 adds to a packet, in bytes.
+const VXLAN_OVERHEAD: u32 = 50;
+
+/// How long the agents may take to learn of each other.
+const CONVERGED: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Where the traffic of a workload begins and ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    /// Where it comes from; on the first node.
+    pub(crate) from: Netns,
+    /// Where it goes; on the second node.
+    pub(crate) to: Netns,
+    /// The address of `to`.
+    pub(crate) address: Ipv4Addr,
+}
+
+/// Two nodes, ready for traffic. Everything ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    /// What it is a bed of.
+    pub(crate) subject: &'static Subject,
+    /// The nodes' namespaces.
+    pub(crate) nodes: [Netns; 2],
+    /// Where the traffic begins and ends.
+    pub(crate) ends: Ends,
+    /// The nodes with agents, if the subject has them.
+    pub(crate) agents: Vec<Node>,
+    _directory: TempDir,
+}
+
+impl Bed {
+    /// Builds the bed of `subject` and sees a ping through it.
+    ///
+    /// # Errors
+    ///
+    /// When a part cannot be made, or the ping gets lost.
+    pub(crate) fn build(subject: &'static Subject) -> Result<Self> {
+        build(subject).with_context(|| format!("build the bed of {}", subject.name))
+    }
+}
+
+fn build(subject: &'static Subject) -> Result<Bed> {
+    let directory = tempfile::Builder::new().prefix("bed-").tempdir_in(sandbox::scratch())?;
+    let nodes = underlay()?;
+    let mut agents = Vec::new();
+    let ends = match subject.path {
+        Path::Bare => Ends { from: nodes[0].clone(), to: nodes[1].clone(), address: address(1) },
+        Path::Plain => {
+            let ends = containers(&nodes, UNDERLAY_MTU)?;
+            for (node, peer) in [(0, 1), (1, 0)] {
+                nodes[node].ip(&format!("route add {}/24 via {}", subnet(peer), address(peer)))?;
+            }
+            ends
+        }
+        Path::KernelVxlan => {
+            let ends = containers(&nodes, UNDERLAY_MTU - VXLAN_OVERHEAD)?;
+            kernel_vxlan(&nodes)?;
+            ends
+        }
+        Path::Overlay(backend, arguments) => {
+            agents = overlay(&nodes, directory.path(), backend, arguments)?;
+            let [from, to] = [agents[0].container(), agents[1].container()];
+            Ends { from: from.netns.clone(), to: to.netns.clone(), address: to.address }
+        }
+    };
+    if subject.masquerade && agents.is_empty() {
+        masquerade(&nodes)?;
+    }
+    let pings = traffic::ping(&ends.from, ends.address, 1)?;
+    ensure!(pings.received == 1, "a ping got lost");
+    Ok(Bed { subject, nodes, ends, agents, _directory: directory })
+}
+
+/// The underlay address of node 0 or 1.
+fn address(node: usize) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 50, 1 + node as u8)
+}
+
+/// The subnet of node 0 or 1 where no agent chooses one.
+fn subnet(node: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 1 + node as u8, 0)
+}
+
+fn underlay() -> Result<[Netns; 2]> {
+    let nodes = [Netns::new()?, Netns::new()?];
+    nodes[0].veth(UNDERLAY_DEVICE, &nodes[1], UNDERLAY_DEVICE, UNDERLAY_MTU)?;
+    for (number, node) in nodes.iter().enumerate() {
+        node.ip(&format!("address add {}/24 dev {UNDERLAY_DEVICE}", address(number)))?;
+        node.sysctl("net.ipv4.ip_forward", "1")?;
+    }
+    Ok(nodes)
+}
+
+/// A container on a bridge on each node, with the MTU that the way between them leaves.
+fn containers(nodes: &[Netns; 2], mtu: u32) -> Result<Ends> {
+    let container = |node: usize| {
+        let mut gateway = subnet(node).octets();
+        gateway[3] = 1;
+        let (network, gateway) = (NETWORK.to_owned(), gateway.into());
+        Container::on_bridge(&nodes[node], &SubnetEnv { network, gateway, length: 24, mtu, ip_masq: false })
+    };
+    let (from, to) = (container(0)?, container(1)?);
+    Ok(Ends { from: from.netns, to: to.netns, address: to.address })
+}
+
+/// What flanneld does with its vxlan backend: no learning, and three entries for the peer.
+fn kernel_vxlan(nodes: &[Netns; 2]) -> Result<()> {
+    let device = "flannel.1";
+    let mac = |node: usize| format!("02:00:00:00:00:0{}", 1 + node);
+    for (number, node) in nodes.iter().enumerate() {
+        node.ip(&format!(
+            "link add {device} address {} type vxlan id 1 dev {UNDERLAY_DEVICE} local {} dstport 8472 nolearning",
+            mac(number),
+            address(number)
+        ))?;
+        node.ip(&format!("address add {}/32 dev {device}", subnet(number)))?;
+        node.ip(&format!("link set dev {device} mtu {} up", UNDERLAY_MTU - VXLAN_OVERHEAD))?;
+    }
+    for (node, peer) in [(0, 1), (1, 0)] {
+        let (mac, subnet, address) = (mac(peer), subnet(peer), address(peer));
+        nodes[node].ip(&format!("neighbour replace {subnet} lladdr {mac} dev {device} nud permanent"))?;
+        let mut fdb = nodes[node].command("bridge");
+        fdb.args(format!("fdb replace {mac} dev {device} dst {address} self permanent").split(' '));
+        overlay_tests::process::output(&mut fdb)?;
+        nodes[node].ip(&format!("route replace {subnet}/24 via {subnet} dev {device} onlink"))?;
+    }
+    Ok(())
+}
+
+/// An agent on each node, over a directory as datastore: what keeps the leases carries no packets.
+fn overlay(nodes: &[Netns; 2], directory: &FilePath, backend: Backend, more: &[&str]) -> Result<Vec<Node>> {
+    let store = directory.join("datastore");
+    std::fs::create_dir_all(&store)?;
+    std::fs::write(store.join("config"), Settings { backend, ..Settings::default() }.network_config())?;
+    let mut arguments = vec!["--datastore".to_owned(), format!("file:{}", store.display())];
+    arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+    let agent = AgentCommand { program: agent_program()?, arguments };
+    let mut made = Vec::new();
+    for (number, netns) in nodes.iter().enumerate() {
+        let name = format!("node{}", number + 1);
+        let mut node = Node::new(&name, netns.clone(), address(number), directory.join(&name), agent.clone())?;
+        node.start_agent()?;
+        made.push(node);
+    }
+    for node in &mut made {
+        node.wait_ready()?;
+        node.add_container()?;
+    }
+    for node in &mut made {
+        let counters = node.counters();
+        let known = || Ok((!counters.routes()?.is_empty()).then_some(()));
+        wait_for("the route to the other node", CONVERGED, known)?;
+    }
+    Ok(made)
+}
+
+/// The rules of `--ip-masq`, the same that our agent sets, on nodes without it.
+fn masquerade(nodes: &[Netns; 2]) -> Result<()> {
+    for (number, node) in nodes.iter().enumerate() {
+        let mut rules = TrafficRules::new(RulesConfig {
+            name: "masquerade".to_owned(),
+            network: NETWORK.parse()?,
+            subnet: format!("{}/24", subnet(number)).parse()?,
+            masquerade: Some(Masquerade { random_fully: true }),
+            forward: true,
+        });
+        // On a thread inside, because the programs that set rules inherit its namespace.
+        node.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(rules.ensure()).context("set the rules")
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! What our programs take for a packet of real traffic, as the kernel counts it.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use aya::{maps::MapInfo, programs::loaded_programs, sys};
+
+use crate::{
+    bed::Bed,
+    cpu,
+    ground::GROUNDS,
+    report::ProgramTime,
+    subject::{self, SUBJECTS},
+    workload::Workload,
+};
+
+/// What the kernel has counted of one program: how often it ran, and nanoseconds.
+type Counts = (u64, u128);
+
+/// Measures the programs of every subject that has some.
+///
+/// # Errors
+///
+/// When a bed cannot be built, or the kernel does not count.
+pub(crate) fn measure(duration: Duration) -> Result<Vec<ProgramTime>> {
+    let two = cpu::two()?;
+    let mut times = Vec::new();
+    for subject in SUBJECTS.iter().filter(|subject| matches!(subject.path, subject::Path::Overlay(..))) {
+        let bed = Bed::build(subject)?;
+        let ground = GROUNDS[0];
+        ground.prepare(&bed.nodes, two)?;
+        let before = counts(&bed)?;
+        // The kernel counts as long as this is open, also if we are killed.
+        let counting = sys::enable_stats(sys::Stats::RunTime).context("let the kernel count the programs' time")?;
+        Workload::Udp.measure(&bed.ends, ground.layout.cpus(two), duration)?;
+        drop(counting);
+        for (program, (packets, time)) in counts(&bed)? {
+            let (packets_before, time_before) = before.get(&program).copied().unwrap_or_default();
+            let (packets, time) = (packets - packets_before, time - time_before);
+            if packets > 0 {
+                let (subject, ns_per_packet) = (subject.name.to_owned(), time as f64 / packets as f64);
+                times.push(ProgramTime { subject, program, packets, ns_per_packet });
+            }
+        }
+    }
+    Ok(times)
+}
+
+/// The counts of the bed's programs by name, both nodes together.
+fn counts(bed: &Bed) -> Result<BTreeMap<String, Counts>> {
+    let maps = bed.agents.iter().map(|node| map_of(node.run_dir())).collect::<Result<Vec<_>>>()?;
+    let mut counts = BTreeMap::<String, Counts>::new();
+    for program in loaded_programs() {
+        // A program that is gone between listing and asking is nobody's we know.
+        let Ok(program) = program else { continue };
+        let used = program.map_ids().ok().flatten().unwrap_or_default();
+        if let Some(name) = program.name_as_str().filter(|_| used.iter().any(|map| maps.contains(map))) {
+            let count = counts.entry(name.to_owned()).or_default();
+            count.0 += program.run_count();
+            count.1 += program.run_time().as_nanos();
+        }
+    }
+    Ok(counts)
+}
+
+/// The id of a map that the programs of this node use, and no other's.
+fn map_of(run_dir: &Path) -> Result<u32> {
+    let path = run_dir.join("bpf/v1/maps/LOCAL_NODE");
+    Ok(MapInfo::from_pin(&path).with_context(|| format!("open the map {}", path.display()))?.id())
+}
