@@ -52,6 +52,14 @@ const fn endpoint([a, b, c, d]: [u8; 4], port: [u8; 2]) -> (Ipv4Addr, u16) {
 /// When something was last seen, in ticks of 2^20 ns (1.05 ms) since boot; 0 is never. Wraps after 52 days.
 pub type Ticks = u32;
 
+/// How long before `now` something was. Another CPU may have noted it a moment after this one read the clock.
+#[inline(always)]
+const fn age(now: Ticks, then: Ticks) -> Ticks {
+    const MOMENT: Ticks = 64;
+    let age = now.wrapping_sub(then);
+    if age > Ticks::MAX - MOMENT { 0 } else { age }
+}
+
 /// When a packet of a direction was last seen in front of netfilter and, unchanged, behind it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,7 +75,7 @@ impl Sightings {
     #[must_use]
     #[inline(always)]
     pub const fn approved(&self, now: Ticks, ttl: Ticks) -> bool {
-        self.after != 0 && now.wrapping_sub(self.after) < ttl
+        self.after != 0 && age(now, self.after) < ttl
     }
 
     /// Whether the approval wants to be renewed by sending this packet past netfilter: once in its second half for
@@ -75,7 +83,7 @@ impl Sightings {
     #[must_use]
     #[inline(always)]
     pub const fn wants_renewal(&self, now: Ticks, ttl: Ticks) -> bool {
-        now.wrapping_sub(self.after) >= ttl / 2 && now.wrapping_sub(self.before) >= ttl / 16
+        age(now, self.after) >= ttl / 2 && age(now, self.before) >= ttl / 16
     }
 }
 
@@ -139,6 +147,13 @@ mod tests {
     fn approvals_survive_the_wrap_of_the_clock() {
         let seen = Sightings { before: u32::MAX - 1, after: u32::MAX - 1 };
         assert!(seen.approved(10, TTL));
+    }
+
+    #[test]
+    fn what_another_cpu_noted_a_moment_later_is_fresh() {
+        let seen = Sightings { before: 103, after: 103 };
+        assert!(seen.approved(100, TTL));
+        assert!(!seen.wants_renewal(100, TTL));
     }
 
     #[test]

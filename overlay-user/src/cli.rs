@@ -23,7 +23,6 @@ pub struct Cli {
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, made when the program starts")]
 pub enum Command {
     /// Run the node agent: take a subnet, keep the data path equal to the datastore
     Agent(AgentArgs),

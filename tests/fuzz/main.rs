@@ -69,7 +69,7 @@ fn is_reachable(program: Program, encapsulation: Encapsulation, reason: Reason) 
     use Reason::{
         BadHeader, BadLength, BadVxlanFlags, CeOnNotEct, DecapRefused, DestinationNotOurs, EncapRefused, InnerNotIpv4,
         NoRoute, NotAccepted, NotEncapsulated, NotIpv4, NotUnicast, OutsideNetwork, OwnSubnet, SourceNotOurs,
-        SourceNotTheirs, Truncated, UnknownNode, WrongVni, WrongVtepMac,
+        SourceNotTheirs, SpoofedNeighbour, Truncated, UnknownNode, WrongVni, WrongVtepMac,
     };
     let encap = program == Program::ToOverlay;
     let vxlan = encapsulation == Encapsulation::Vxlan;
@@ -81,8 +81,8 @@ fn is_reachable(program: Program, encapsulation: Encapsulation, reason: Reason) 
         WrongVni | BadVxlanFlags | InnerNotIpv4 | WrongVtepMac => !encap && vxlan,
         // XDP can always take bytes off the front.
         DecapRefused => program == Program::FromUnderlay && !vxlan,
-        // It is `admit` that drops for it.
-        NotAccepted => false,
+        // It is `admit` and `from_container` that drop for these.
+        NotAccepted | SpoofedNeighbour => false,
     }
 }
 
