@@ -24,7 +24,8 @@ pub const SOURCE_PORT: u16 = 49_152;
 /// The identification in the outer IP header of the model.
 pub const IDENTIFICATION: u16 = 0;
 
-/// A program. `admit` is none of these: what it does hangs on a mark alone, not on the packet.
+/// A program of the slow path. The model says nothing of the fast path, of the programs at a container's door, nor of
+/// `admit`, which looks at a mark alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Program {
     /// Encap, on what the kernel has routed into the overlay device.
