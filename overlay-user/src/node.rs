@@ -206,6 +206,8 @@ impl Node {
         self.plan.underlay.mtu = underlay_mtu;
         self.plan.mtu = overlay_mtu(&self.plan.underlay, &self.plan.backend)?;
         link::set_mtu(&self.handle, self.link.ifindex, self.plan.mtu).await?;
+        // The fast path goes by the MTU in the map.
+        self.claim_subnet(self.claimed)?;
         Ok(self.plan.mtu)
     }
 
