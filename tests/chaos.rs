@@ -12,11 +12,7 @@ mod chaos {
         paced::{Paced, Pair},
         sandbox::isolated,
     };
-    use rand::{
-        Rng, SeedableRng,
-        rngs::StdRng,
-        seq::{IndexedMutRandom, IndexedRandom},
-    };
+    use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
     /// 200 packets a second from each container to each other.
     const INTERVAL: Duration = Duration::from_millis(5);
@@ -37,6 +33,8 @@ mod chaos {
     struct Chaos {
         rng: StdRng,
         members: Vec<Member>,
+        /// Which agents are stopped by a signal that lets them go on later.
+        paused: Vec<bool>,
         /// Since when most members are down.
         leaderless: Option<Instant>,
         blows: Blows,
@@ -48,6 +46,7 @@ mod chaos {
         members_paused: u32,
         majorities_lost: u32,
         agents_killed: u32,
+        agents_paused: u32,
         agents_stopped: u32,
         agents_started: u32,
     }
@@ -106,14 +105,24 @@ mod chaos {
         }
 
         fn hit_agent(&mut self, nodes: &mut [Node]) {
-            let node = nodes.choose_mut(&mut self.rng).unwrap();
-            if self.rng.random() {
-                node.agent().kill().unwrap();
-                self.blows.agents_killed += 1;
-            } else {
-                node.agent().signal(Signal::SIGTERM).unwrap();
-                self.blows.agents_stopped += 1;
+            let number = self.rng.random_range(0..nodes.len());
+            let agent = nodes[number].agent();
+            if self.paused[number] {
+                agent.signal(Signal::SIGCONT).unwrap();
+                self.paused[number] = false;
+                return;
             }
+            if agent.ended().unwrap().is_some() {
+                return;
+            }
+            let (signal, count) = match self.rng.random_range(0..3) {
+                0 => (Signal::SIGKILL, &mut self.blows.agents_killed),
+                1 => (Signal::SIGTERM, &mut self.blows.agents_stopped),
+                _ => (Signal::SIGSTOP, &mut self.blows.agents_paused),
+            };
+            agent.signal(signal).unwrap();
+            *count += 1;
+            self.paused[number] = signal == Signal::SIGSTOP;
         }
 
         /// Starts agents that have ended, as a supervisor would: each one with some chance, so that some stay away longer.
@@ -141,9 +150,9 @@ mod chaos {
         isolated(|| {
             let settings = Settings { nodes: 3, etcd_members: 3, backend: Backend::Vxlan, ..Settings::default() };
             let mut cluster = Cluster::start(&settings).unwrap();
-            let members = vec![Member::Up; 3];
+            let (members, paused) = (vec![Member::Up; 3], vec![false; 3]);
             let rng = StdRng::seed_from_u64(seed);
-            let mut chaos = Chaos { rng, members, leaderless: None, blows: Blows::default() };
+            let mut chaos = Chaos { rng, members, paused, leaderless: None, blows: Blows::default() };
             let containers: Vec<_> = cluster.nodes().iter().map(|node| node.container().clone()).collect();
             let paced = Paced::start(&containers, INTERVAL).unwrap();
             while paced.elapsed() < time {

@@ -14,7 +14,7 @@ pub use self::datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorAr
 
 /// An eBPF overlay network for container hosts.
 #[derive(Debug, Parser)]
-#[command(name = "overlay", version, about)]
+#[command(name = "overlay", version)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -23,7 +23,6 @@ pub struct Cli {
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, made when the program starts")]
 pub enum Command {
     /// Run the node agent: take a subnet, keep the data path equal to the datastore
     Agent(AgentArgs),

@@ -76,6 +76,7 @@ fn local_node(node: &LocalNode) -> Value {
         "subnet": network(node.subnet()),
         "underlay": interface(node.underlay_ifindex),
         "overlay": interface(node.overlay_ifindex),
+        "mtu": node.mtu(),
     })
 }
 

@@ -1,25 +1,29 @@
 //! The overlay on this node: device, programs, maps. Set up once, adjusted while the agent runs, left behind when it
 //! goes, taken away by [`take_down`].
 
+mod plan;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     path::Path,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ipnetwork::Ipv4Network;
-use overlay_common::{Encapsulation, Endpoint, LocalNode, Route, Ticks, Vtep};
+use overlay_common::{Encapsulation, Endpoint, Route};
 use rtnetlink::Handle;
+
+pub use self::plan::{Plan, check_decap, device_name, overlay_mtu};
 
 use crate::{
     cli::Decap,
     conntrack,
     direct::DirectRoutes,
     endpoints::Endpoints,
-    link::{self, LinkConfig, LinkKind, OverlayLink, VxlanConfig},
+    link::{self, OverlayLink},
     listener::{Listener, Sources},
-    loader::{Constants, Interface, Programs},
+    loader::{Interface, Programs},
     maps::{EndpointsMap, LocalNodeMap, Routes},
     masquerade,
     network::Backend,
@@ -27,29 +31,6 @@ use crate::{
     rundir::RunDir,
     underlay::Underlay,
 };
-
-/// What the overlay on this node has to be, as config, datastore and interfaces say.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// How packets travel.
-    pub backend: Backend,
-    /// The overlay network.
-    pub network: Ipv4Network,
-    /// The subnet that this node owns.
-    pub subnet: Ipv4Network,
-    /// The underlay interface.
-    pub underlay: Underlay,
-    /// MAC address of the overlay device, as the lease says it.
-    pub mac: [u8; 6],
-    /// MTU of the overlay device in bytes.
-    pub mtu: u32,
-    /// Where outer packets are decapsulated.
-    pub decap: Decap,
-    /// How long netfilter's approval of a flow lasts; 0: no fast path.
-    pub flow_ttl: Ticks,
-    /// Whether to log each dropped packet.
-    pub log_drops: bool,
-}
 
 /// The overlay on this node.
 pub struct Node {
@@ -206,7 +187,7 @@ impl Node {
         self.plan.underlay.mtu = underlay_mtu;
         self.plan.mtu = overlay_mtu(&self.plan.underlay, &self.plan.backend)?;
         link::set_mtu(&self.handle, self.link.ifindex, self.plan.mtu).await?;
-        // The fast path goes by the MTU in the map.
+        // The programs go by it, too.
         self.claim_subnet(self.claimed)?;
         Ok(self.plan.mtu)
     }
@@ -256,41 +237,6 @@ impl Node {
     }
 }
 
-impl Plan {
-    const fn constants(&self) -> Constants {
-        let encapsulation = self.backend.encapsulation();
-        Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops }
-    }
-
-    fn link(&self) -> LinkConfig {
-        let kind = match self.backend {
-            Backend::Udp { .. } => LinkKind::Udp,
-            Backend::Vxlan { vni, port, .. } => LinkKind::Vxlan(VxlanConfig {
-                vni,
-                port,
-                local: self.underlay.address,
-                underlay_ifindex: self.underlay.ifindex,
-            }),
-        };
-        LinkConfig { kind, network: self.network, subnet: self.subnet, mtu: self.mtu, mac: Some(self.mac) }
-    }
-
-    fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32) -> LocalNode {
-        let vni = match self.backend {
-            Backend::Udp { .. } => 0,
-            Backend::Vxlan { vni, .. } => vni,
-        };
-        let vtep = Vtep { address: self.underlay.address, mac: self.mac, port: self.backend.port(), vni };
-        LocalNode::new(
-            &vtep,
-            (self.network.ip(), self.network.prefix()),
-            (subnet, self.subnet.prefix()),
-            self.underlay.ifindex,
-            (overlay_ifindex, u16::try_from(self.mtu).unwrap_or(u16::MAX)),
-        )
-    }
-}
-
 /// Without it TCP still flows, unless a rule drops what conntrack calls invalid: no reason to give up.
 fn conntrack_for_fast_path() {
     match conntrack::tolerate_gaps() {
@@ -307,41 +253,6 @@ fn owners(found: &Endpoints) -> BTreeMap<Ipv4Addr, Endpoint> {
         container.addresses.iter().map(move |&address| (address, Endpoint::new(index, container.mac)))
     });
     containers.chain(found.node.iter().map(|&address| (address, Endpoint::NODE))).collect()
-}
-
-/// The name of the overlay device for `backend`.
-#[must_use]
-pub fn device_name(backend: &Backend) -> String {
-    match backend {
-        Backend::Udp { .. } => format!("{}0", link::NAME_PREFIX),
-        Backend::Vxlan { vni, .. } => format!("{}{vni}", link::NAME_PREFIX),
-    }
-}
-
-/// The overlay's MTU in bytes: what encap leaves of the backend's MTU or, if it has none, of the underlay's.
-///
-/// # Errors
-/// When too little is left.
-pub fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
-    let configured = match backend {
-        Backend::Vxlan { mtu, .. } => *mtu,
-        Backend::Udp { .. } => None,
-    };
-    let underlay = Underlay { mtu: configured.map_or(underlay.mtu, u32::from), ..underlay.clone() };
-    Ok(underlay.overlay_mtu(backend.encapsulation().overhead())?)
-}
-
-/// Refuses a way to decapsulate that the encapsulation does not have.
-///
-/// # Errors
-/// One line that names both.
-pub fn check_decap(decap: Decap, encapsulation: Encapsulation) -> Result<()> {
-    match (decap, encapsulation) {
-        (Decap::Kernel, Encapsulation::Udp) => {
-            bail!("--decap kernel: the kernel cannot decapsulate the udp backend; use tc or xdp")
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Takes away everything that agents have left in `run_dir` and its overlay device. What is missing is no error.

@@ -1,6 +1,10 @@
 //! A network config that changes while agents run.
 
-use overlay_tests::{node::Node, process::wait_until, sandbox::isolated};
+use overlay_tests::{
+    node::Node,
+    process::{output, wait_until},
+    sandbox::isolated,
+};
 
 use crate::ground::{LIMIT, NETWORK, await_said, pings, said, settings, start};
 
@@ -22,6 +26,10 @@ fn what_is_safe_is_applied_at_once() {
             wait_until("the MTU", LIMIT, || mtu_of_the_device(node).contains(r#""mtu":1350"#)).unwrap();
             let file = std::fs::read_to_string(node.subnet_file()).unwrap();
             assert!(file.contains("FLANNEL_MTU=1350\n"), "{file}");
+            let mut dump = node.overlay();
+            dump.args(["map", "dump", "LOCAL_NODE", "-o", "json", "--run-dir"]).arg(node.run_dir());
+            let programs = output(&mut dump).unwrap();
+            assert!(programs.contains(r#""mtu": 1350"#), "{programs}");
         }
         assert_eq!(pings(&cluster), 2);
         cluster.write_config(NETWORK).unwrap();

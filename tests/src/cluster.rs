@@ -83,6 +83,8 @@ pub struct Settings {
     pub underlay_mtu: u32,
     /// More arguments for every agent.
     pub agent_arguments: Vec<String>,
+    /// Whether nodes that share a link route to each other without encapsulation.
+    pub direct_routing: bool,
 }
 
 impl Default for Settings {
@@ -96,6 +98,7 @@ impl Default for Settings {
             etcd_arguments: Vec::new(),
             underlay_mtu: 1500,
             agent_arguments: Vec::new(),
+            direct_routing: false,
         }
     }
 }
@@ -104,7 +107,8 @@ impl Settings {
     /// The network config that a cluster of these settings gets.
     #[must_use]
     pub fn network_config(&self) -> String {
-        format!(r#"{{"Network":"{NETWORK}","Backend":{{"Type":"{}"}}}}"#, self.backend)
+        let Self { backend, direct_routing, .. } = self;
+        format!(r#"{{"Network":"{NETWORK}","Backend":{{"Type":"{backend}","DirectRouting":{direct_routing}}}}}"#)
     }
 }
 

@@ -199,6 +199,15 @@ impl Directory {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
             return Err(io::Error::new(ErrorKind::InvalidInput, "not a name that a lease can have"));
         }
+        if name.contains(char::REPLACEMENT_CHARACTER) {
+            // Most likely a name that is no UTF-8. Its file is found again, so that it is reported like any other bad key.
+            for file in fs::read_dir(self.subnets())? {
+                let file = file?;
+                if file.file_name().to_string_lossy() == name {
+                    return Ok(file.path());
+                }
+            }
+        }
         Ok(self.subnets().join(name))
     }
 

@@ -7,7 +7,7 @@
 //!
 //! The nodes' interfaces are the two ends of one veth pair: a bridge between them would be a cost that no subject has.
 
-use std::{net::Ipv4Addr, path::Path as FilePath};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::Path as FilePath};
 
 use anyhow::{Context, Result, ensure};
 use overlay_tests::{
@@ -18,11 +18,16 @@ use overlay_tests::{
     sandbox,
     subnet_env::SubnetEnv,
     traffic,
+    tun_peer::{self, TunPeer},
 };
 use overlay_user::masquerade::{Masquerade, RulesConfig, TrafficRules};
 use tempfile::TempDir;
 
-use crate::subject::{Path, Subject};
+use crate::{
+    cpu::{self, Cpu},
+    ground::Ground,
+    subject::{Path, Subject},
+};
 
 /// MTU of the underlay in bytes.
 const UNDERLAY_MTU: u32 = 1500;
@@ -30,8 +35,12 @@ const UNDERLAY_MTU: u32 = 1500;
 /// What VXLAN over IPv4 adds to a packet, in bytes.
 const VXLAN_OVERHEAD: u32 = 50;
 
-/// How long the agents may take to learn of each other.
-const CONVERGED: std::time::Duration = std::time::Duration::from_secs(20);
+/// What the udp encapsulation adds, in bytes, and its port.
+const UDP_OVERHEAD: u32 = 28;
+const UDP_PORT: u16 = 8285;
+
+/// How long agents may take to learn of each other, and a thread to start.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Where the traffic of a workload begins and ends.
 #[derive(Debug, Clone)]
@@ -50,12 +59,21 @@ pub(crate) struct Bed {
     /// What it is a bed of.
     pub(crate) subject: &'static Subject,
     /// The nodes' namespaces.
-    pub(crate) nodes: [Netns; 2],
+    nodes: [Netns; 2],
     /// Where the traffic begins and ends.
     pub(crate) ends: Ends,
     /// The nodes with agents, if the subject has them.
     pub(crate) agents: Vec<Node>,
+    proxies: Vec<Proxy>,
     _directory: TempDir,
+}
+
+/// A proxy of one node.
+#[derive(Debug)]
+struct Proxy {
+    _peer: TunPeer,
+    /// The thread that carries its packets.
+    threads: BTreeSet<i32>,
 }
 
 impl Bed {
@@ -67,12 +85,25 @@ impl Bed {
     pub(crate) fn build(subject: &'static Subject) -> Result<Self> {
         build(subject).with_context(|| format!("build the bed of {}", subject.name))
     }
+
+    /// Makes the bed be on `ground`, on the two CPUs that there are.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub(crate) fn prepare(&self, ground: Ground, two: [Cpu; 2]) -> Result<()> {
+        ground.prepare(&self.nodes, two)?;
+        for (proxy, cpu) in self.proxies.iter().zip(ground.layout.cpus(two)) {
+            proxy.threads.iter().try_for_each(|thread| cpu::pin(*thread, cpu))?;
+        }
+        Ok(())
+    }
 }
 
 fn build(subject: &'static Subject) -> Result<Bed> {
     let directory = tempfile::Builder::new().prefix("bed-").tempdir_in(sandbox::scratch())?;
     let nodes = underlay()?;
-    let mut agents = Vec::new();
+    let (mut agents, mut proxies) = (Vec::new(), Vec::new());
     let ends = match subject.path {
         Path::Bare => Ends { from: nodes[0].clone(), to: nodes[1].clone(), address: address(1) },
         Path::Plain => {
@@ -87,6 +118,11 @@ fn build(subject: &'static Subject) -> Result<Bed> {
             kernel_vxlan(&nodes)?;
             ends
         }
+        Path::TunProxy => {
+            let ends = containers(&nodes, UNDERLAY_MTU - UDP_OVERHEAD)?;
+            proxies = vec![tun_proxy(&nodes, 0)?, tun_proxy(&nodes, 1)?];
+            ends
+        }
         Path::Overlay(backend, arguments) => {
             agents = overlay(&nodes, directory.path(), backend, arguments)?;
             let [from, to] = [agents[0].container(), agents[1].container()];
@@ -98,7 +134,7 @@ fn build(subject: &'static Subject) -> Result<Bed> {
     }
     let pings = traffic::ping(&ends.from, ends.address, 1)?;
     ensure!(pings.received == 1, "a ping got lost");
-    Ok(Bed { subject, nodes, ends, agents, _directory: directory })
+    Ok(Bed { subject, nodes, ends, agents, proxies, _directory: directory })
 }
 
 /// The underlay address of node 0 or 1.
@@ -157,6 +193,35 @@ fn kernel_vxlan(nodes: &[Netns; 2]) -> Result<()> {
     Ok(())
 }
 
+/// A proxy on node 0 or 1 that knows the other.
+fn tun_proxy(nodes: &[Netns; 2], node: usize) -> Result<Proxy> {
+    let before = proxy_threads()?;
+    let peer = TunPeer::start(
+        &nodes[node],
+        &tun_peer::Settings {
+            device: "flannel0".to_owned(),
+            mtu: (UNDERLAY_MTU - UDP_OVERHEAD).try_into()?,
+            underlay: address(node),
+            port: UDP_PORT,
+            network: NETWORK.parse()?,
+            subnet: format!("{}/24", subnet(node)).parse()?,
+        },
+    )?;
+    peer.set_route(format!("{}/24", subnet(1 - node)).parse()?, address(1 - node));
+    // A thread has its name only when it runs.
+    let started = || {
+        let threads: BTreeSet<_> = proxy_threads()?.difference(&before).copied().collect();
+        Ok((!threads.is_empty()).then_some(threads))
+    };
+    let threads = wait_for("the proxy's thread", LIMIT, started)?;
+    Ok(Proxy { _peer: peer, threads })
+}
+
+/// The threads of all proxies.
+fn proxy_threads() -> Result<BTreeSet<i32>> {
+    cpu::threads("/proc/self/task", "tun-peer")
+}
+
 /// An agent on each node, over a directory as datastore: what keeps the leases carries no packets.
 fn overlay(nodes: &[Netns; 2], directory: &FilePath, backend: Backend, more: &[&str]) -> Result<Vec<Node>> {
     let store = directory.join("datastore");
@@ -179,7 +244,7 @@ fn overlay(nodes: &[Netns; 2], directory: &FilePath, backend: Backend, more: &[&
     for node in &mut made {
         let counters = node.counters();
         let known = || Ok((!counters.routes()?.is_empty()).then_some(()));
-        wait_for("the route to the other node", CONVERGED, known)?;
+        wait_for("the route to the other node", LIMIT, known)?;
     }
     Ok(made)
 }

@@ -1,6 +1,7 @@
 //! CPUs: which thread runs where, how busy they were, and keeping idle ones awake.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Write,
     time::Instant,
@@ -40,6 +41,24 @@ pub(crate) fn pin(thread: i32, cpu: Cpu) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
     sched_setaffinity(Pid::from_raw(thread), &set).with_context(|| format!("pin thread {thread} to CPU {cpu}"))
+}
+
+/// The threads or processes listed in `directory` (`/proc`, `/proc/self/task`) whose name starts with `name`.
+///
+/// # Errors
+///
+/// When the directory cannot be listed.
+pub(crate) fn threads(directory: &str, name: &str) -> Result<BTreeSet<i32>> {
+    let mut threads = BTreeSet::new();
+    for entry in fs::read_dir(directory).with_context(|| format!("list {directory}"))? {
+        let entry = entry?;
+        let Some(thread) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // It may be gone by now.
+        if fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.starts_with(name)) {
+            threads.insert(thread);
+        }
+    }
+    Ok(threads)
 }
 
 /// Keeps CPUs out of deep sleep while it lives: waking them up would be what a round trip measures.

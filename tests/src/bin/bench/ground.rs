@@ -1,8 +1,8 @@
 //! The ground that subjects are measured on: what the underlay is like, and which CPU does what.
 
-use std::{collections::BTreeSet, fmt, fs, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use overlay_tests::{netns::Netns, node::UNDERLAY_DEVICE, process::wait_for};
 
 use crate::cpu::{self, Cpu};
@@ -138,15 +138,5 @@ fn poll_on(node: &Netns, cpu: Cpu) -> Result<()> {
 
 /// The kernel's threads that poll underlay interfaces, of all namespaces.
 fn poll_threads() -> Result<BTreeSet<i32>> {
-    let name = format!("napi/{UNDERLAY_DEVICE}-");
-    let mut threads = BTreeSet::new();
-    for entry in fs::read_dir("/proc").context("list /proc")? {
-        let entry = entry?;
-        let Some(thread) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // A process may be gone by now.
-        if fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.starts_with(&name)) {
-            threads.insert(thread);
-        }
-    }
-    Ok(threads)
+    cpu::threads("/proc", &format!("napi/{UNDERLAY_DEVICE}-"))
 }

@@ -28,7 +28,7 @@ pub(crate) fn measure(duration: Duration) -> Result<Vec<ProgramTime>> {
     for subject in SUBJECTS.iter().filter(|subject| matches!(subject.path, subject::Path::Overlay(..))) {
         let bed = Bed::build(subject)?;
         let ground = GROUNDS[0];
-        ground.prepare(&bed.nodes, two)?;
+        bed.prepare(ground, two)?;
         let before = counts(&bed)?;
         // The kernel counts as long as this is open, also if we are killed.
         let counting = sys::enable_stats(sys::Stats::RunTime).context("let the kernel count the programs' time")?;

@@ -117,7 +117,7 @@ fn one_round(
             continue;
         }
         for bed in &beds {
-            ground.prepare(&bed.nodes, two).with_context(|| format!("prepare {ground} for {}", bed.subject.name))?;
+            bed.prepare(ground, two).with_context(|| format!("prepare {ground} for {}", bed.subject.name))?;
         }
         for (number, step) in here {
             let bed = beds.iter().find(|bed| bed.subject == step.subject).context("a bed for each subject")?;

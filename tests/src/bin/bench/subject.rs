@@ -11,6 +11,8 @@ pub(crate) enum Path {
     Plain,
     /// The kernel's VXLAN device with a route, a neighbour and an FDB entry for each node, as flannel sets it up.
     KernelVxlan,
+    /// A user-space proxy on a TUN device, built after flannel's for its udp backend.
+    TunProxy,
     /// Our agent with these arguments.
     Overlay(Backend, &'static [&'static str]),
 }
@@ -36,12 +38,13 @@ impl Subject {
 pub(crate) const AGAIN: &str = "plain-again";
 
 /// All of them, in the order of measurement. The two that are the same stand far apart.
-pub(crate) const SUBJECTS: [Subject; 10] = [
+pub(crate) const SUBJECTS: [Subject; 11] = [
     Subject::new("plain", Path::Plain, false),
     Subject::new("bare", Path::Bare, false),
     Subject::new("kernel-vxlan", Path::KernelVxlan, false),
     Subject::new("overlay-vxlan", Path::Overlay(Backend::Vxlan, &[]), false),
     Subject::new("overlay-udp", Path::Overlay(Backend::Udp, &[]), false),
+    Subject::new("tun-proxy", Path::TunProxy, false),
     Subject::new("plain+masq", Path::Plain, true),
     Subject::new("kernel-vxlan+masq", Path::KernelVxlan, true),
     Subject::new("overlay-vxlan+masq", Path::Overlay(Backend::Vxlan, &["--ip-masq"]), true),
