@@ -237,43 +237,6 @@ impl Node {
     }
 }
 
-<<<<<<< HEAD
-=======
-impl Plan {
-    const fn constants(&self) -> Constants {
-        let encapsulation = self.backend.encapsulation();
-        Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops }
-    }
-
-    fn link(&self) -> LinkConfig {
-        let kind = match self.backend {
-            Backend::Udp { .. } => LinkKind::Udp,
-            Backend::Vxlan { vni, port, .. } => LinkKind::Vxlan(VxlanConfig {
-                vni,
-                port,
-                local: self.underlay.address,
-                underlay_ifindex: self.underlay.ifindex,
-            }),
-        };
-        LinkConfig { kind, network: self.network, subnet: self.subnet, mtu: self.mtu, mac: Some(self.mac) }
-    }
-
-    fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32) -> LocalNode {
-        let vni = match self.backend {
-            Backend::Udp { .. } => 0,
-            Backend::Vxlan { vni, .. } => vni,
-        };
-        let vtep = Vtep { address: self.underlay.address, mac: self.mac, port: self.backend.port(), vni };
-        LocalNode::new(
-            &vtep,
-            (self.network.ip(), self.network.prefix()),
-            (subnet, self.subnet.prefix()),
-            self.underlay.ifindex,
-            (overlay_ifindex, u16::try_from(self.mtu).unwrap_or(u16::MAX)),
-        )
-    }
-}
-
 /// Without it TCP still flows, unless a rule drops what conntrack calls invalid: no reason to give up.
 fn conntrack_for_fast_path() {
     match conntrack::tolerate_gaps() {
@@ -283,7 +246,6 @@ fn conntrack_for_fast_path() {
     }
 }
 
->>>>>>> wire
 /// Whose address is whose. Where two containers have one address, the newer one: a runtime that reuses an address may still
 /// be taking the old container down.
 fn owners(found: &Endpoints) -> BTreeMap<Ipv4Addr, Endpoint> {
