@@ -3,5 +3,7 @@
 //! Each test runs on two nodes with a container each, once per backend. The counters of nftables tell which packets went
 //! past netfilter.
 
+#[cfg(test)]
 mod engaged;
+#[cfg(test)]
 mod ground;
