@@ -106,6 +106,19 @@ fn every_pair_talks_and_nothing_is_left() {
 }
 
 #[test]
+fn a_cluster_with_its_leases_in_a_directory_needs_no_etcd() {
+    let run = Run::new();
+    let cluster = run.command(&[]).get_program().to_owned();
+    let mut hidden = Command::new("unshare");
+    let script =
+        r#"mount --bind /dev/null "$(command -v etcd)" && ! etcd --version && exec "$0" --nodes=2 --datastore=file"#;
+    hidden.args(["--mount", "sh", "-c", script]).arg(cluster).env("TMPDIR", run.temporary.path());
+    let output = hidden.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    run.assert_nothing_left();
+}
+
+#[test]
 fn two_runs_at_once_do_not_disturb_each_other() {
     let runs = [Run::new(), Run::new()];
     let children = runs.each_ref().map(|run| run.start(&["--nodes=2"]));

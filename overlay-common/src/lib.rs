@@ -15,6 +15,8 @@
 extern crate std;
 
 mod ecn;
+mod endpoint;
+mod flow;
 mod node;
 mod outer;
 mod reason;
@@ -22,6 +24,8 @@ mod route;
 mod traffic;
 
 pub use ecn::{CeOnNotEct, decapsulated_tos};
+pub use endpoint::Endpoint;
+pub use flow::{Flow, FlowKey, Sightings, Ticks};
 pub use node::{Encapsulation, LocalNode, Vtep};
 pub use outer::{FlowLabel, IPV4_HEADER, UdpHeaders, VxlanHeaders, ipv4_checksum};
 pub use reason::Reason;

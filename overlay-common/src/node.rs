@@ -55,25 +55,27 @@ pub struct LocalNode {
     port: [u8; 2],
     vni: [u8; 3],
     _pad: [u8; 1],
+    mtu: [u8; 2],
+    _pad2: [u8; 2],
 }
 
-const _: () = assert!(size_of::<LocalNode>() == 40 && align_of::<LocalNode>() == 4);
+const _: () = assert!(size_of::<LocalNode>() == 44 && align_of::<LocalNode>() == 4);
 
 impl LocalNode {
     /// Describes a node whose VTEP is `vtep` and that owns `subnet` of `network`, both given as network address
-    /// and prefix length in bits.
+    /// and prefix length in bits. `overlay` is index and MTU, in bytes, of the overlay device.
     #[must_use]
     pub const fn new(
         vtep: &Vtep,
         network: (Ipv4Addr, u8),
         subnet: (Ipv4Addr, u8),
         underlay_ifindex: u32,
-        overlay_ifindex: u32,
+        overlay: (u32, u16),
     ) -> Self {
         let [_, vni @ ..] = vtep.vni.to_be_bytes();
         Self {
             underlay_ifindex,
-            overlay_ifindex,
+            overlay_ifindex: overlay.0,
             address: vtep.address.octets(),
             network: network.0.octets(),
             network_mask: mask(network.1),
@@ -83,6 +85,8 @@ impl LocalNode {
             port: vtep.port.to_be_bytes(),
             vni,
             _pad: [0],
+            mtu: overlay.1.to_be_bytes(),
+            _pad2: [0; 2],
         }
     }
 
@@ -97,6 +101,13 @@ impl LocalNode {
             port: u16::from_be_bytes(self.port),
             vni: u32::from_be_bytes([0, self.vni[0], self.vni[1], self.vni[2]]),
         }
+    }
+
+    /// The overlay MTU in bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn mtu(&self) -> u16 {
+        u16::from_be_bytes(self.mtu)
     }
 
     /// The overlay network: its network address and its prefix length in bits.
@@ -125,6 +136,13 @@ impl LocalNode {
         masked(address, self.subnet_mask) == self.subnet
     }
 
+    /// Whether the node claims its subnet; it does not after another node has taken it.
+    #[must_use]
+    #[inline(always)]
+    pub fn claims_subnet(&self) -> bool {
+        self.subnet != [0; 4]
+    }
+
     /// The subnet that `address` lies in, as a key of `ROUTES`.
     #[must_use]
     #[inline(always)]
@@ -150,7 +168,7 @@ fn masked(address: Ipv4Addr, mask: [u8; 4]) -> [u8; 4] {
 }
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)`, no implicit padding (40 bytes are the sum of the fields), every bit pattern is valid.
+// SAFETY: `repr(C)`, no implicit padding (44 bytes are the sum of the fields), every bit pattern is valid.
 unsafe impl aya::Pod for LocalNode {}
 
 #[cfg(test)]
@@ -165,7 +183,7 @@ mod tests {
             (Ipv4Addr::new(10, 1, 0, 0), network_len),
             (Ipv4Addr::new(10, 1, 15, 0), subnet_len),
             3,
-            4,
+            (4, 1450),
         )
     }
 
@@ -186,6 +204,14 @@ mod tests {
         assert!(node.in_subnet(Ipv4Addr::new(10, 1, 15, 255)));
         assert!(!node.in_subnet(Ipv4Addr::new(10, 1, 16, 0)));
         assert_eq!(node.subnet_of(Ipv4Addr::new(10, 1, 77, 9)), [10, 1, 77, 0]);
+    }
+
+    #[test]
+    fn a_subnet_that_begins_at_0_is_none() {
+        assert!(node(16, 24).claims_subnet());
+        let vtep = node(16, 24).vtep();
+        let network = (Ipv4Addr::new(10, 1, 0, 0), 16);
+        assert!(!LocalNode::new(&vtep, network, (Ipv4Addr::UNSPECIFIED, 24), 3, (4, 1450)).claims_subnet());
     }
 
     #[test]

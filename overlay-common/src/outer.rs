@@ -143,7 +143,89 @@ pub fn ipv4_checksum(ip: &Ipv4Hdr) -> [u8; 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The checksum of RFC 1071 over the bytes of a header, its own field included: 0 when that is right.
+    fn verify(header: &[u8]) -> u16 {
+        let words = header.chunks_exact(2).map(|pair| u64::from(u16::from_be_bytes([pair[0], pair[1]])));
+        // Modulo 0xffff is what adding up in ones' complement comes to; no header sums up to nothing.
+        match words.sum::<u64>() % 0xffff {
+            0 => 0,
+            sum => !(sum as u16),
+        }
+    }
+
+    fn bytes<T>(headers: &T) -> Vec<u8> {
+        // SAFETY: every header here is `repr(C)` over bytes without padding (asserted above), and borrowed.
+        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(headers).cast::<u8>(), size_of::<T>()) }.to_vec()
+    }
+
+    prop_compose! {
+        fn tunnels()(
+            local: [u8; 4], mac: [u8; 6], port: u16, vni in 0..1_u32 << 24, next_hop: [u8; 4], vtep_mac: [u8; 6],
+        ) -> (Vtep, Route) {
+            (Vtep { address: local.into(), mac, port, vni }, Route::new(next_hop.into(), vtep_mac))
+        }
+    }
+
+    prop_compose! {
+        fn flows()(hash: u32, tos: u8, id: u16) -> FlowLabel {
+            FlowLabel { hash, tos, id }
+        }
+    }
+
+    fn word(bytes: &[u8], at: usize) -> u16 {
+        u16::from_be_bytes([bytes[at], bytes[at + 1]])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+
+        #[test]
+        fn udp_headers_announce_all_that_follows_and_their_checksum_is_right(
+            (local, route) in tunnels(), flow in flows(), inner_len in 20..=65_507_u16,
+        ) {
+            let headers = bytes(&UdpHeaders::new(&local, &route, inner_len, flow));
+            prop_assert_eq!(headers.len(), 28);
+            prop_assert_eq!(verify(&headers[..20]), 0);
+            prop_assert_eq!(word(&headers, 2), 28 + inner_len);
+            prop_assert_eq!(word(&headers, 24), 8 + inner_len);
+            prop_assert_eq!((headers[1], word(&headers, 4), word(&headers, 6)), (flow.tos, flow.id, 0));
+            prop_assert_eq!((&headers[12..16], &headers[16..20]), (&local.address.octets()[..], &route.next_hop().octets()[..]));
+            prop_assert!(word(&headers, 20) >= 49_152);
+            prop_assert_eq!((word(&headers, 22), word(&headers, 26)), (local.port, 0));
+        }
+
+        #[test]
+        fn vxlan_headers_announce_all_that_follows_and_name_both_vteps(
+            (local, route) in tunnels(), flow in flows(), inner_len in 20..=65_485_u16,
+        ) {
+            let headers = bytes(&VxlanHeaders::new(&local, &route, inner_len, flow));
+            prop_assert_eq!(headers.len(), 50);
+            prop_assert_eq!(&headers[..28], &bytes(&UdpHeaders::new(&local, &route, inner_len + 22, flow))[..]);
+            let vni = local.vni.to_be_bytes();
+            prop_assert_eq!(&headers[28..36], &[0x08, 0, 0, 0, vni[1], vni[2], vni[3], 0][..]);
+            prop_assert_eq!((&headers[36..42], &headers[42..48]), (&route.vtep_mac()[..], &local.mac[..]));
+            prop_assert_eq!(word(&headers, 48), 0x0800);
+        }
+
+        #[test]
+        fn the_checksum_of_any_header_verifies(header: [u8; 20]) {
+            let [vihl, tos, ..] = header;
+            let two = |at| [header[at], header[at + 1]];
+            let four = |at| [header[at], header[at + 1], header[at + 2], header[at + 3]];
+            let mut ip = Ipv4Hdr {
+                vihl: vihl | 0x40, tos, tot_len: two(2), id: two(4), frags: two(6), ttl: header[8], proto: header[9],
+                check: two(10), src_addr: four(12), dst_addr: four(16),
+            };
+            ip.check = ipv4_checksum(&ip);
+            prop_assert_eq!(verify(&bytes(&ip)), 0);
+        }
+    }
 
     fn header() -> Ipv4Hdr {
         // The example of RFC 1071's best known illustration: 192.168.0.1 to 192.168.0.199, checksum b861.

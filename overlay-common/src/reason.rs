@@ -22,7 +22,7 @@ pub enum Reason {
     OwnSubnet = 6,
     /// Encap: nobody leases the destination's subnet.
     NoRoute = 7,
-    /// Encap: the source is not in our own subnet.
+    /// Encap, and already where a container sends: the source is in the overlay network, but not in our own subnet.
     SourceNotOurs = 8,
     /// Encap: the kernel refused to make room (a packet that is encapsulated already, or a kind of GSO that
     /// cannot be).
@@ -49,11 +49,14 @@ pub enum Reason {
     WrongVtepMac = 19,
     /// Decap: the kernel has decapsulated a packet that did not come by the underlay interface to our VTEP.
     NotAccepted = 20,
+    /// A container sends with the address of another container or of the node, in an IPv4 packet or in ARP, or hides
+    /// its source address where the kernel would still find it.
+    SpoofedNeighbour = 21,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NotIpv4,
         Self::Truncated,
         Self::BadLength,
@@ -75,6 +78,7 @@ impl Reason {
         Self::DecapRefused,
         Self::WrongVtepMac,
         Self::NotAccepted,
+        Self::SpoofedNeighbour,
     ];
 
     /// How many reasons there are: the length of `DROPS`.
@@ -112,6 +116,7 @@ impl Reason {
             Self::DecapRefused => "kernel refused to decapsulate",
             Self::WrongVtepMac => "inner frame for another VTEP's MAC",
             Self::NotAccepted => "tunnel packet past the underlay interface",
+            Self::SpoofedNeighbour => "a neighbour's source address",
         }
     }
 }

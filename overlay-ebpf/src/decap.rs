@@ -11,7 +11,7 @@ use overlay_common::{Encapsulation, LocalNode, Reason, VxlanHeaders, decapsulate
 use crate::{
     Verdict,
     encap::{ETHER_IPV4, Ethernet},
-    maps,
+    fast, maps,
     packet::{L2, Packet, TcPacket, XdpPacket},
 };
 
@@ -53,6 +53,10 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
         return Ok(Verdict::Pass);
     }
     let packets = packet.wire_packets();
+    if let Some(verdict) = fast::enter(packet, node, accepted.outer_len, accepted.inner_len, tos)? {
+        maps::count_decap(accepted.subnet, packets, accepted.inner_len as u64);
+        return Ok(verdict);
+    }
     let verdict = match maps::encapsulation() {
         // The kernel's own VXLAN device decapsulates, on the way to the overlay device.
         Encapsulation::Vxlan => {

@@ -1,10 +1,10 @@
 //! Container packet to outer packet.
 
 use network_types::ip::Ipv4Hdr;
-use overlay_common::{Encapsulation, LocalNode, Reason, UdpHeaders, VxlanHeaders};
+use overlay_common::{Encapsulation, LocalNode, Reason, Route, UdpHeaders, VxlanHeaders};
 
 use crate::{
-    Verdict, maps,
+    Verdict, fast, maps,
     packet::{L2, Packet as _, TcPacket},
 };
 
@@ -35,12 +35,27 @@ pub(crate) fn encap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
     let subnet = destination_subnet(inner, node)?;
     let route = maps::route(subnet).ok_or(Reason::NoRoute)?;
 
-    let flow = packet.flow_label(inner.tos);
+    let tos = inner.tos;
+    fast::note_leaving(packet);
+    send(packet, node, subnet, &route, length, tos)
+}
+
+/// Puts the outer headers in front of an inner packet of `length` bytes and sends it to the node that owns `subnet`.
+#[inline(always)]
+pub(crate) fn send(
+    packet: &mut TcPacket,
+    node: &LocalNode,
+    subnet: [u8; 4],
+    route: &Route,
+    length: usize,
+    tos: u8,
+) -> Result<Verdict, Reason> {
+    let flow = packet.flow_label(tos);
     let (packets, inner_len) = (packet.wire_packets(), length as u16);
     let vtep = node.vtep();
     match maps::encapsulation() {
-        Encapsulation::Udp => packet.prepend(&UdpHeaders::new(&vtep, &route, inner_len, flow))?,
-        Encapsulation::Vxlan => packet.prepend(&VxlanHeaders::new(&vtep, &route, inner_len, flow))?,
+        Encapsulation::Udp => packet.prepend(&UdpHeaders::new(&vtep, route, inner_len, flow))?,
+        Encapsulation::Vxlan => packet.prepend(&VxlanHeaders::new(&vtep, route, inner_len, flow))?,
     }
     maps::count_encap(subnet, packets, length as u64);
     Ok(packet.redirect_out(node.underlay_ifindex))
@@ -52,7 +67,7 @@ pub(crate) fn encap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
 /// Bytes behind the inner packet are no part of it; they stay behind the outer packet as well, where receivers
 /// ignore them.
 #[inline(always)]
-fn inner_length(inner: &Ipv4Hdr, available: usize, gso: bool) -> Result<usize, Reason> {
+pub(crate) fn inner_length(inner: &Ipv4Hdr, available: usize, gso: bool) -> Result<usize, Reason> {
     if inner.version() != 4 || (inner.ihl() as usize) < Ipv4Hdr::LEN {
         return Err(Reason::BadHeader);
     }

@@ -50,8 +50,10 @@ pub(crate) fn net_unreachable(packet: &mut TcPacket) -> Result<Verdict, Reason> 
     let length = if packet.is_gso() { packet.len() - L2 } else { inner.tot_len() as usize };
     let (quote_len, sum) = if length >= LONG_QUOTE {
         (LONG_QUOTE, packet.sum::<LONG_QUOTE>(L2)?)
-    } else {
+    } else if length >= SHORT_QUOTE {
         (SHORT_QUOTE, packet.sum::<SHORT_QUOTE>(L2)?)
+    } else {
+        return Err(Reason::NoRoute);
     };
     packet.shorten(L2 + quote_len)?;
     packet.insert::<Headers>()?;

@@ -1,11 +1,12 @@
 //! The data path of the overlay: what happens to a packet, on one screen.
 //!
 //! ```text
-//! container -> bridge, netfilter, route -> overlay device -> [to_overlay] -> underlay interface -> wire
-//! wire -> [xdp_decap, where attached] -> [from_underlay] -> overlay device -> [admit] -> netfilter, route, bridge -> container
+//! container -> [from_container] -> bridge, netfilter, route -> overlay device -> [to_overlay] -> underlay interface
+//! underlay interface -> [xdp_decap, where attached] -> [from_underlay] -> overlay device -> [admit]
+//!     -> netfilter, route, bridge -> [to_container] -> container
 //! ```
 //!
-//! An entry point decides nothing: it asks `encap` or `decap` what becomes of the packet, and turns the answer
+//! An entry point decides nothing: it asks `guard`, `encap` or `decap` what becomes of the packet, and turns the answer
 //! into what its hook returns. A [`Reason`] means that the packet is ours and broken or hostile; it is counted
 //! and dropped. What is not ours passes untouched and uncounted.
 #![no_std]
@@ -13,6 +14,9 @@
 
 mod decap;
 mod encap;
+mod fast;
+mod flow;
+mod guard;
 mod icmp;
 mod maps;
 mod packet;
@@ -36,6 +40,22 @@ pub(crate) enum Verdict {
     Pass,
     /// Goes to the interface that a redirect helper has noted.
     Redirect,
+}
+
+/// TC ingress of the node's side of a container's veth: what the container may not send ends here.
+#[classifier]
+fn from_container(ctx: TcContext) -> i32 {
+    let mut packet = TcPacket::with_headers(ctx, guard::HEADERS);
+    let outcome = guard::leave(&mut packet);
+    tc_action(&packet, outcome)
+}
+
+/// TC egress of the node's side of a container's veth: notes what bridge and netfilter have let through.
+#[classifier]
+fn to_container(ctx: TcContext) -> i32 {
+    let packet = TcPacket::with_headers(ctx, guard::HEADERS);
+    fast::note_entering(&packet);
+    tc_action(&packet, Ok(Verdict::Pass))
 }
 
 /// TC egress of the overlay device: packets for remote subnets leave as outer packets through the underlay.

@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
-use overlay_common::{Encapsulation, LocalNode, Reason, Route, Traffic};
+use overlay_common::{Encapsulation, Endpoint, LocalNode, Reason, Route, Traffic};
 
 /// Remote subnets and the nodes that own them. All subnets of a network have one length, so the subnet of an
 /// address is found by masking, and a hash costs the same for 2 as for 65,536 subnets.
@@ -22,6 +22,10 @@ static NODES: HashMap<[u8; 4], [u8; 4]> = HashMap::with_max_entries(65_536, BPF_
 /// What was exchanged with each remote subnet.
 #[map]
 static TRAFFIC: PerCpuHashMap<[u8; 4], Traffic> = PerCpuHashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Which interface each address of our subnet belongs to.
+#[map]
+static ENDPOINTS: HashMap<[u8; 4], Endpoint> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// This node.
 #[map]
@@ -58,6 +62,13 @@ pub(crate) fn route(subnet: [u8; 4]) -> Option<Route> {
 #[inline(always)]
 pub(crate) fn is_node(address: Ipv4Addr) -> bool {
     NODES.get_ptr(address.octets()).is_some()
+}
+
+/// The interface that `address`, one of our subnet, belongs to, if that is known.
+#[inline(always)]
+pub(crate) fn endpoint(address: [u8; 4]) -> Option<Endpoint> {
+    // SAFETY: as in `route`.
+    unsafe { ENDPOINTS.get(address) }.copied()
 }
 
 /// Counts `packets` wire packets of together `bytes` inner bytes, encapsulated towards `subnet`.

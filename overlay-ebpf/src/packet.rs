@@ -8,8 +8,8 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
-        bpf_csum_diff, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_tail,
-        bpf_xdp_adjust_head, bpf_xdp_adjust_meta,
+        bpf_csum_diff, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+        bpf_skb_change_tail, bpf_xdp_adjust_head, bpf_xdp_adjust_meta,
     },
     programs::{TcContext, XdpContext},
 };
@@ -81,7 +81,14 @@ impl TcPacket {
     /// Takes the packet and pulls its headers into the linear part, where views can reach them.
     #[inline(always)]
     pub(crate) fn new(ctx: TcContext) -> Self {
-        let want = if ctx.len() < DECAP_HEADERS { ctx.len() } else { DECAP_HEADERS };
+        Self::with_headers(ctx, DECAP_HEADERS)
+    }
+
+    /// The same for a program that looks at the first `headers` bytes alone. What a TCP sender hands down is shared
+    /// with its queue: pulling more than the kernel has in the linear part would copy each packet.
+    #[inline(always)]
+    pub(crate) fn with_headers(ctx: TcContext, headers: u32) -> Self {
+        let want = if ctx.len() < headers { ctx.len() } else { headers };
         if ctx.data() + want as usize > ctx.data_end() && ctx.pull_data(want).is_err() {
             // Out of memory: the headers cannot be seen, the views say "truncated" and the packet is dropped.
         }
@@ -120,6 +127,20 @@ impl TcPacket {
         // SAFETY: as above.
         unsafe { (*self.ctx.skb.skb).tc_index = 0 };
         marked
+    }
+
+    /// Whether the tag that the interface has taken off was a priority tag: VLAN 0, which receivers see through.
+    #[inline(always)]
+    pub(crate) fn has_priority_tag(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.ctx.skb.skb).vlan_present != 0 && (*self.ctx.skb.skb).vlan_tci & VLAN_ID == 0 }
+    }
+
+    /// Index of the interface that the packet came in by.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.ctx.skb.skb).ifindex }
     }
 
     /// Whether `xdp_decap` has taken off this packet's outer headers. Only XDP programs write metadata.
@@ -202,6 +223,22 @@ impl TcPacket {
         Verdict::Redirect
     }
 
+    /// Puts the packet into the namespace behind `ifindex`, the node's side of a veth, as if the other side had received
+    /// it: past everything that is attached to this side.
+    #[inline(always)]
+    pub(crate) fn redirect_into_peer(&mut self, ifindex: u32) -> Verdict {
+        // SAFETY: the helper takes no pointers. It cannot fail; errors show at delivery.
+        unsafe { bpf_redirect_peer(ifindex, 0) };
+        Verdict::Redirect
+    }
+
+    /// Size in bytes of the payload of a super-packet's segments, 0 for other packets.
+    #[inline(always)]
+    pub(crate) fn gso_size(&self) -> u32 {
+        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
+        unsafe { (*self.ctx.skb.skb).gso_size }
+    }
+
     /// Lets the packet come in on interface `ifindex`, as if it had been received there.
     #[inline(always)]
     pub(crate) fn redirect_in(&mut self, ifindex: u32) -> Verdict {
@@ -224,8 +261,7 @@ impl Packet for TcPacket {
 
     #[inline(always)]
     fn is_gso(&self) -> bool {
-        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
-        unsafe { (*self.ctx.skb.skb).gso_size != 0 }
+        self.gso_size() != 0
     }
 
     #[inline(always)]

@@ -1,12 +1,17 @@
 //! What an operator does to the datastore by hand: read and write the network config, list, reserve and release leases.
 
+mod ours;
+
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+pub use self::ours::Ours;
 use crate::datastore::{Created, Datastore, DatastoreError, Entry, Lifetime, Replaced, Scope};
-use crate::lease::{Backend, Lease, Node, SubnetKey};
+use crate::lease::{Backend, Lease, Node, SubnetKey, ValueError};
 use crate::network::{ConfigError, NetworkConfig};
 
 /// Why a command on the datastore failed. One line.
@@ -33,6 +38,14 @@ pub enum AdminError {
         /// The last one.
         max: Ipv4Addr,
     },
+    /// The address is none that a node can have.
+    #[error("reserve {subnet}: {source}")]
+    PublicIp {
+        /// The subnet.
+        subnet: SubnetKey,
+        /// The rule that the address breaks.
+        source: ValueError,
+    },
     /// The subnet, or one that overlaps it, belongs to somebody else.
     #[error("reserve {subnet}: {taken} is leased by {owner}; release it first with `overlay lease release {taken}`")]
     Taken {
@@ -42,6 +55,16 @@ pub enum AdminError {
         taken: SubnetKey,
         /// Its node.
         owner: String,
+    },
+    /// The node has another subnet, and would keep that one.
+    #[error("reserve {subnet}: its node {public_ip} has {has}; stop its agent and release {has} first")]
+    HasAnother {
+        /// The subnet.
+        subnet: SubnetKey,
+        /// The node.
+        public_ip: Ipv4Addr,
+        /// What it has.
+        has: SubnetKey,
     },
     /// There is no such lease.
     #[error("release {0}: no such lease; `overlay lease list` shows all")]
@@ -64,6 +87,10 @@ pub struct LeaseRow {
     pub vtep_mac: Option<String>,
     /// Never expires.
     pub reserved: bool,
+    /// Seconds until it expires if nobody renews it; absent for a reservation.
+    pub expires_in: Option<u64>,
+    /// This node's.
+    pub ours: bool,
     /// Why every node skips it, if it does not parse.
     pub problem: Option<String>,
 }
@@ -87,32 +114,41 @@ pub async fn config_set(store: &dyn Datastore, json: &[u8]) -> Result<NetworkCon
     Ok(config)
 }
 
-/// All leases, in the order of their subnets; what does not parse comes last.
+/// All leases, in the order of their subnets; what does not parse comes last. `ours` says which are this node's.
 ///
 /// # Errors
 /// When the datastore fails.
-pub async fn lease_list(store: &dyn Datastore) -> Result<Vec<LeaseRow>, AdminError> {
+pub async fn lease_list(store: &dyn Datastore, ours: &Ours) -> Result<Vec<LeaseRow>, AdminError> {
     let mut entries = store.snapshot(&Scope::Everything).await?.entries;
+    let expiries = store.expiries().await?;
     entries.sort_by_cached_key(|entry| entry.key.parse::<SubnetKey>().map_err(|_| entry.key.clone()));
-    Ok(entries.iter().map(row).collect())
+    Ok(entries.iter().map(|entry| row(entry, ours, &expiries)).collect())
 }
 
-fn row(entry: &Entry) -> LeaseRow {
-    let subnet = entry.key.clone();
-    let reserved = entry.permanent;
+fn row(entry: &Entry, ours: &Ours, expiries: &BTreeMap<String, SystemTime>) -> LeaseRow {
+    let left = |at: &SystemTime| at.duration_since(SystemTime::now()).unwrap_or_default().as_secs();
+    let nothing = LeaseRow {
+        subnet: entry.key.clone(),
+        public_ip: None,
+        backend: None,
+        vtep_mac: None,
+        reserved: entry.permanent,
+        expires_in: expiries.get(&entry.key).map(left),
+        ours: false,
+        problem: None,
+    };
     match Lease::parse(&entry.key, &entry.value) {
-        Ok(Lease { node, .. }) => {
+        Ok(lease) => {
+            let ours = ours.holds(&lease);
+            let node = lease.node;
             let vtep_mac = match &node.backend {
                 Backend::Vxlan { v4, v6 } => v4.or(*v6).map(|vtep| vtep.mac.to_string()),
                 _ => None,
             };
             let (public_ip, backend) = (Some(node.public_ip), Some(node.backend.name().to_owned()));
-            LeaseRow { subnet, public_ip, backend, vtep_mac, reserved, problem: None }
+            LeaseRow { public_ip, backend, vtep_mac, ours, ..nothing }
         }
-        Err(error) => {
-            let problem = Some(error.to_string());
-            LeaseRow { subnet, public_ip: None, backend: None, vtep_mac: None, reserved, problem }
-        }
+        Err(error) => LeaseRow { problem: Some(error.to_string()), ..nothing },
     }
 }
 
@@ -120,7 +156,8 @@ fn row(entry: &Entry) -> LeaseRow {
 #[must_use]
 pub fn lease_table(rows: &[LeaseRow]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["SUBNET", "NODE", "BACKEND", "VTEP MAC", "RESERVED", "PROBLEM"]);
+    table.load_preset(presets::NOTHING);
+    table.set_header(["SUBNET", "NODE", "BACKEND", "VTEP MAC", "EXPIRES IN", "OURS", "PROBLEM"]);
     for row in rows {
         let dash = || "-".to_owned();
         table.add_row([
@@ -128,19 +165,33 @@ pub fn lease_table(rows: &[LeaseRow]) -> String {
             row.public_ip.map_or_else(dash, |ip| ip.to_string()),
             row.backend.clone().unwrap_or_else(dash),
             row.vtep_mac.clone().unwrap_or_else(dash),
-            if row.reserved { "yes" } else { "no" }.to_owned(),
+            if row.reserved { "never".to_owned() } else { row.expires_in.map_or_else(dash, duration) },
+            if row.ours { "yes" } else { "no" }.to_owned(),
             row.problem.clone().unwrap_or_else(dash),
         ]);
     }
     table.trim_fmt()
 }
 
+/// Seconds in the two largest units that they fill.
+fn duration(seconds: u64) -> String {
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m {}s", seconds % 60),
+        _ => format!("{hours}h {minutes}m"),
+    }
+}
+
 /// Makes `subnet` the one that the node with `public_ip` takes, now and for ever. A lease that the node holds turns into a
 /// reservation under its feet; nothing that it sends or receives is disturbed.
 ///
 /// # Errors
-/// When the subnet does not fit the network config or is another node's, or the datastore fails.
+/// When the subnet does not fit the network config or is another node's, when the node has another subnet or no node can
+/// have the address, or the datastore fails.
 pub async fn lease_reserve(store: &dyn Datastore, subnet: SubnetKey, public_ip: Ipv4Addr) -> Result<(), AdminError> {
+    let value = Node { public_ip, public_ipv6: None, backend: Backend::Udp }.to_value();
+    Node::parse(&value).map_err(|source| AdminError::PublicIp { subnet, source })?;
     let config = NetworkConfig::parse(config_get(store).await?.as_bytes())?;
     if let Some(pool) = config.ipv4.filter(|_| !crate::allocate::fits(&config, &subnet)) {
         return Err(AdminError::Unfit { subnet, len: pool.subnet_len(), min: pool.min(), max: pool.max() });
@@ -150,8 +201,11 @@ pub async fn lease_reserve(store: &dyn Datastore, subnet: SubnetKey, public_ip: 
     for entry in &entries {
         let Ok(taken) = entry.key.parse::<SubnetKey>() else { continue };
         let node = Node::parse(&entry.value);
-        if taken == subnet && node.as_ref().is_ok_and(|node| node.public_ip == public_ip) {
+        let is_its = node.as_ref().is_ok_and(|node| node.public_ip == public_ip);
+        if taken == subnet && is_its {
             held = Some(entry);
+        } else if is_its {
+            return Err(AdminError::HasAnother { subnet, public_ip, has: taken });
         } else if overlap(taken, subnet) {
             let owner = node.map_or_else(|_| "nobody knows whom".to_owned(), |node| node.public_ip.to_string());
             return Err(AdminError::Taken { subnet, taken, owner });
@@ -163,10 +217,7 @@ pub async fn lease_reserve(store: &dyn Datastore, subnet: SubnetKey, public_ip: 
             let replaced = store.replace(&key, entry.revision, &entry.value, Lifetime::Permanent).await?;
             matches!(replaced, Replaced::Yes(_))
         }
-        None => {
-            let value = Node { public_ip, public_ipv6: None, backend: Backend::Udp }.to_value();
-            matches!(store.create(&key, &value, Lifetime::Permanent).await?, Created::Yes(_))
-        }
+        None => matches!(store.create(&key, &value, Lifetime::Permanent).await?, Created::Yes(_)),
     };
     done.then_some(()).ok_or(AdminError::Busy(subnet))
 }

@@ -1,9 +1,11 @@
 //! The node agent: joins datastore, interfaces and data path, and stays until it is told to go.
 
+mod network;
 mod signals;
 mod start;
 
 use anyhow::{Context as _, Result, bail};
+use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 use tokio::sync::mpsc;
 
@@ -11,7 +13,9 @@ use self::signals::Signals;
 use crate::{
     backoff::Backoff,
     config::AgentConfig,
+    endpoints::{self, Endpoints},
     holder::HoldEvent,
+    network::NetworkConfig,
     node::{self, Node},
     routes::RouteTable,
     rundir::RunDir,
@@ -74,7 +78,14 @@ struct Agent<'a> {
     table: RouteTable,
     watched: mpsc::Receiver<WatchEvent>,
     held: mpsc::Receiver<HoldEvent>,
+    /// Something is wrong with our lease, and was said to be.
+    degraded: bool,
+    /// The network config in force.
+    network: NetworkConfig,
+    /// The network config last judged, in force or not, so that none is reported twice.
+    judged: Option<Vec<u8>>,
     underlay: mpsc::Receiver<UnderlayEvent>,
+    endpoints: mpsc::Receiver<Endpoints>,
 }
 
 impl Agent<'_> {
@@ -87,6 +98,11 @@ impl Agent<'_> {
                 Some(event) = self.underlay.recv() => {
                     if let Err(error) = self.on_underlay(event).await {
                         tracing::warn!(error = format!("{error:#}"), "underlay interface not followed");
+                    }
+                }
+                Some(found) = self.endpoints.recv() => {
+                    if let Err(error) = self.node.follow_endpoints(&found) {
+                        tracing::warn!(error = format!("{error:#}"), "containers not followed");
                     }
                 }
             }
@@ -102,29 +118,37 @@ impl Agent<'_> {
                     }
                 }
             }
-            WatchEvent::Config(_) => tracing::warn!("network config changed; it applies after a restart of the agent"),
-            WatchEvent::BadKeys(count) => tracing::warn!(count, "keys that are no leases are skipped"),
+            WatchEvent::Config(config) => self.on_config(config.map(|config| config.value)).await,
+            // Each one was reported, with the reason.
+            WatchEvent::BadKeys(count) => tracing::debug!(count, "keys or values are no leases"),
             WatchEvent::Silent(error) => tracing::warn!(%error, "datastore is silent; routes stay as they are"),
             WatchEvent::Answers => tracing::info!("datastore answers again"),
         }
     }
 
     fn on_hold(&mut self, event: HoldEvent) {
+        let was_degraded = std::mem::replace(&mut self.degraded, false);
         let claimed = match event {
             HoldEvent::Held { lease, .. } => {
-                tracing::debug!(subnet = %lease.subnet, "lease held");
+                match was_degraded {
+                    true => tracing::info!(subnet = %lease.subnet, "our lease is in order again"),
+                    false => tracing::debug!(subnet = %lease.subnet, "lease held"),
+                }
                 self.node.claim_subnet(true)
             }
             HoldEvent::Degraded { reason } => {
+                self.degraded = true;
                 tracing::warn!(reason, "degraded; the data path goes on");
                 Ok(())
             }
             HoldEvent::Lost { to } => {
-                tracing::warn!(to = %to.public_ip, "our subnet belongs to another node now; nothing is forwarded for it");
+                self.degraded = true;
+                let subnet = self.node.plan().subnet;
+                tracing::warn!(%subnet, to = %to.public_ip, "degraded: another node holds our subnet; nothing is forwarded for it");
                 self.node.claim_subnet(false)
             }
             HoldEvent::Retaken { lease, .. } => {
-                tracing::info!(subnet = %lease.subnet, "lease taken back");
+                tracing::info!(subnet = %lease.subnet, "our lease was gone and is taken back");
                 self.node.claim_subnet(true)
             }
         };
@@ -166,6 +190,20 @@ impl Agent<'_> {
             ip_masq: self.config.masquerade.is_some(),
         };
         Ok(file.write(&self.config.subnet_file)?)
+    }
+}
+
+/// Passes on what containers there are.
+async fn follow_endpoints(subnet: Ipv4Network, found: mpsc::Sender<Endpoints>) {
+    let mut backoff = Backoff::default();
+    loop {
+        let watched = match endpoints::Watch::new(subnet) {
+            Ok(watch) => watch.run(found.clone()).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = watched else { return };
+        tracing::warn!(%error, "containers not read, trying again");
+        backoff.wait().await;
     }
 }
 

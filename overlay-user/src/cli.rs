@@ -1,5 +1,7 @@
 //! The command line as clap sees it; nothing else.
 
+mod datastore;
+
 use std::{
     ffi::OsString,
     net::{IpAddr, Ipv4Addr},
@@ -8,9 +10,11 @@ use std::{
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+pub use self::datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorArgs};
+
 /// An eBPF overlay network for container hosts.
 #[derive(Debug, Parser)]
-#[command(name = "overlay", version, about)]
+#[command(name = "overlay", version)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -19,13 +23,18 @@ pub struct Cli {
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, made when the program starts")]
 pub enum Command {
     /// Run the node agent: take a subnet, keep the data path equal to the datastore
     Agent(AgentArgs),
     /// Look into the maps that the programs read and write
     #[command(subcommand)]
     Map(MapCommand),
+    /// Read or write the network config in the datastore
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// List, reserve or release subnets in the datastore
+    #[command(subcommand)]
+    Lease(LeaseCommand),
     /// Take away everything that agents have left on this node
     Teardown(RunDirArgs),
 }
@@ -74,53 +83,19 @@ pub struct AgentArgs {
     /// Where outer packets are decapsulated
     #[arg(long, env = "OVERLAY_DECAP", value_enum, default_value_t = Decap::Auto)]
     pub decap: Decap,
+    /// Let packets of flows that netfilter has approved skip bridge, netfilter and routing
+    #[arg(long, env = "OVERLAY_FAST_PATH", value_enum, default_value_t = Switch::On)]
+    pub fast_path: Switch,
+    /// How long an approval lasts: so long a new netfilter rule may take to bite on running flows
+    #[arg(long, env = "OVERLAY_FAST_PATH_APPROVAL", value_name = "SECONDS", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub fast_path_approval: u32,
     /// Log each packet that the programs drop, with its addresses and the reason; for debugging, it costs
     #[arg(long, env = "OVERLAY_LOG_DROPS")]
     pub log_drops: bool,
     /// Take the data path away when the agent stops, instead of leaving it to forward
     #[arg(long, env = "OVERLAY_TEARDOWN_ON_EXIT")]
     pub teardown_on_exit: bool,
-}
-
-/// Where the cluster's config and leases are, and how to get there.
-#[derive(Debug, Args)]
-pub struct DatastoreArgs {
-    /// `etcd`, or `file:DIR` for a machine, a lab or a static cluster without etcd
-    #[arg(long, env = "OVERLAY_DATASTORE", value_name = "etcd|file:DIR", default_value = "etcd")]
-    pub datastore: String,
-    /// etcd's client URLs
-    #[arg(
-        long,
-        env = "FLANNELD_ETCD_ENDPOINTS",
-        value_delimiter = ',',
-        value_name = "URL",
-        default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379"
-    )]
-    pub etcd_endpoints: Vec<String>,
-    /// Prefix of etcd's keys
-    #[arg(long, env = "FLANNELD_ETCD_PREFIX", value_name = "PREFIX", default_value = "/coreos.com/network")]
-    pub etcd_prefix: String,
-    /// Client's key for etcd
-    #[arg(long, env = "FLANNELD_ETCD_KEYFILE", value_name = "FILE", requires = "etcd_certfile")]
-    pub etcd_keyfile: Option<PathBuf>,
-    /// Client's certificate for etcd
-    #[arg(long, env = "FLANNELD_ETCD_CERTFILE", value_name = "FILE", requires = "etcd_keyfile")]
-    pub etcd_certfile: Option<PathBuf>,
-    /// Authority that signs etcd's certificates
-    #[arg(long, env = "FLANNELD_ETCD_CAFILE", value_name = "FILE")]
-    pub etcd_cafile: Option<PathBuf>,
-    /// User name for etcd
-    #[arg(long, env = "FLANNELD_ETCD_USERNAME", value_name = "NAME", requires = "etcd_password")]
-    pub etcd_username: Option<String>,
-    /// Password for etcd; better given in the environment, where `ps` does not show it
-    #[arg(
-        long,
-        env = "FLANNELD_ETCD_PASSWORD",
-        value_name = "PASSWORD",
-        requires = "etcd_username",
-        hide_env_values = true
-    )]
-    pub etcd_password: Option<String>,
 }
 
 /// The directory of pinned programs and maps.
@@ -157,6 +132,15 @@ pub enum Output {
     Table,
     /// JSON, for programs.
     Json,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On
+    On,
+    /// Off
+    Off,
 }
 
 /// Where outer packets are decapsulated.

@@ -2,10 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use overlay_common::Ticks;
 use regex::Regex;
 
 use crate::{
-    cli::{AgentArgs, DatastoreArgs, Decap},
+    cli::{AgentArgs, DatastoreArgs, Decap, Switch},
     datastore::{DatastoreConfig, EtcdOptions, FileOptions},
     masquerade::Masquerade,
     rundir::RunDir,
@@ -31,6 +32,8 @@ pub struct AgentConfig {
     pub run_dir: RunDir,
     /// Where outer packets are decapsulated.
     pub decap: Decap,
+    /// How long netfilter's approval of a flow lasts; 0: no fast path.
+    pub flow_ttl: Ticks,
     /// Whether to log each dropped packet.
     pub log_drops: bool,
     /// Whether to take the data path away at the end.
@@ -72,10 +75,19 @@ impl TryFrom<AgentArgs> for AgentConfig {
             forward_rules: args.iptables_forward_rules,
             run_dir: RunDir::new(&args.run_dir.run_dir),
             decap: args.decap,
+            flow_ttl: match args.fast_path {
+                Switch::On => ticks(args.fast_path_approval),
+                Switch::Off => 0,
+            },
             log_drops: args.log_drops,
             teardown_on_exit: args.teardown_on_exit,
         })
     }
+}
+
+/// Seconds as the programs count them, in units of 2^20 ns.
+const fn ticks(seconds: u32) -> Ticks {
+    ((seconds as u64 * 1_000_000_000) >> 20) as Ticks
 }
 
 impl TryFrom<DatastoreArgs> for DatastoreConfig {

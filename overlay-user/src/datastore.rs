@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -198,6 +198,11 @@ pub trait Datastore: Send + Sync + fmt::Debug {
 
     /// The leases in `scope` at this moment.
     async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, DatastoreError>;
+
+    /// When each lease expires if nobody renews it, by key; reservations and what is gone meanwhile are left out.
+    ///
+    /// For an operator's eyes: etcd has to be asked for every lease by itself.
+    async fn expiries(&self) -> Result<BTreeMap<String, SystemTime>, DatastoreError>;
 
     /// What changes in `scope` after `from`, a position of this datastore.
     async fn watch(&self, scope: Scope, from: &Position) -> Result<Changes, DatastoreError>;

@@ -2,25 +2,28 @@
 //!
 //! A restarted agent finds the pinned links and swaps the programs in them: at no moment is a packet without one.
 
+mod error;
+
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
-    pin::PinError,
+    Ebpf, EbpfLoader, include_bytes_aligned,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        links::{FdLink, LinkError, PinnedLink},
+        links::{FdLink, PinnedLink},
         tc::{SchedClassifierLink, TcAttachOptions},
         xdp::XdpLink,
     },
 };
 use aya_log::EbpfLogger;
-use overlay_common::Encapsulation;
+use overlay_common::{Encapsulation, Ticks};
 use tokio::io::{Interest, unix::AsyncFd};
 
+pub use self::error::LoadError;
 use crate::{maps, rundir::RunDir};
 
 /// The compiled programs.
@@ -32,79 +35,15 @@ pub fn object() -> &'static [u8] {
     OBJECT
 }
 
-/// What can go wrong with programs.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The object with the programs was refused.
-    #[error("load the eBPF object: {}", chain(.0))]
-    Object(#[from] EbpfError),
-    /// The object lacks a program.
-    #[error("the eBPF object has no program {program}; the build is broken")]
-    Missing {
-        /// The program.
-        program: &'static str,
-    },
-    /// One program was refused.
-    #[error("load program {program}: {}", chain(.source))]
-    Program {
-        /// The program.
-        program: &'static str,
-        /// Why.
-        source: ProgramError,
-    },
-    /// A program could not be attached.
-    #[error("attach {program} to {interface}: {}", chain(.source))]
-    Attach {
-        /// The program.
-        program: &'static str,
-        /// The interface.
-        interface: String,
-        /// Why.
-        source: ProgramError,
-    },
-    /// A link could not be used.
-    #[error("link of {program} on {interface}: {}", chain(.source))]
-    Link {
-        /// The program.
-        program: &'static str,
-        /// The interface.
-        interface: String,
-        /// Why.
-        source: LinkError,
-    },
-    /// A link could not be pinned.
-    #[error("pin {path}: {}", chain(.source))]
-    Pin {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: PinError,
-    },
-    /// The log of the programs could not be read.
-    #[error("read the programs' log: {0}")]
-    Log(io::Error),
-    /// The directory of pins could not be read or written.
-    #[error("pins in {path}: {source}")]
-    Pins {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-/// An error and its causes on one line; aya's own messages leave the causes out.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {}", next.lines().next().unwrap_or_default());
-        }
-        cause = error.source();
-    }
-    text
+/// What is fixed for the life of a load: the verifier drops the code that it switches off.
+#[derive(Debug, Clone, Copy)]
+pub struct Constants {
+    /// How packets travel between nodes.
+    pub encapsulation: Encapsulation,
+    /// How long netfilter's approval of a flow lasts; 0 switches the fast path off.
+    pub flow_ttl: Ticks,
+    /// Whether each drop is logged.
+    pub log_drops: bool,
 }
 
 /// An interface to attach to.
@@ -128,12 +67,13 @@ impl Programs {
     ///
     /// # Errors
     /// When the kernel refuses the object.
-    pub fn load(run_dir: &RunDir, encapsulation: Encapsulation, log_drops: bool) -> Result<Self, LoadError> {
-        let encapsulation = encapsulation as u8;
+    pub fn load(run_dir: &RunDir, constants: Constants) -> Result<Self, LoadError> {
+        let encapsulation = constants.encapsulation as u8;
         let directory = run_dir.maps();
         let mut loader = EbpfLoader::new();
         loader.override_global("ENCAPSULATION", &encapsulation, true);
-        let level = if log_drops { aya_log::Level::Info as u8 } else { LOG_OFF };
+        loader.override_global("FLOW_TTL", &constants.flow_ttl, true);
+        let level = if constants.log_drops { aya_log::Level::Info as u8 } else { LOG_OFF };
         loader.override_global("AYA_LOG_LEVEL", &level, true);
         for name in maps::NAMES {
             loader.map_pin_path(name, directory.join(name));
@@ -182,6 +122,39 @@ impl Programs {
         self.attach_tc("admit", device, TcAttachType::Ingress)
     }
 
+    /// Attaches `from_container` to the node's side of a container's veth; and `to_container`, which only the fast path
+    /// needs, if it is on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach_container(&mut self, veth: Interface<'_>, fast_path: bool) -> Result<(), LoadError> {
+        self.attach_tc(FROM_CONTAINER, veth, TcAttachType::Ingress)?;
+        if fast_path {
+            self.attach_tc(TO_CONTAINER, veth, TcAttachType::Egress)?;
+        }
+        Ok(())
+    }
+
+    /// Detaches what is attached to the container's veth with this index, be it there or gone.
+    ///
+    /// # Errors
+    /// When the directory of pins cannot be written.
+    pub fn detach_container(&self, index: u32) -> Result<(), LoadError> {
+        [FROM_CONTAINER, TO_CONTAINER].iter().try_for_each(|name| unpin(&self.links.join(format!("{name}-{index}"))))
+    }
+
+    /// The indexes of the veths that programs are attached to, also by an earlier agent.
+    ///
+    /// # Errors
+    /// When the directory of pins cannot be read.
+    pub fn attached_containers(&self) -> Result<BTreeSet<u32>, LoadError> {
+        let index = |name: String| {
+            let (program, index) = name.rsplit_once('-')?;
+            [FROM_CONTAINER, TO_CONTAINER].contains(&program).then(|| index.parse().ok())?
+        };
+        Ok(self.pinned()?.into_iter().filter_map(index).collect())
+    }
+
     /// Attaches `xdp_decap` to the underlay interface, in its driver: the generic mode of the kernel would
     /// switch GRO off and copy each packet.
     ///
@@ -195,7 +168,8 @@ impl Programs {
         let attach = |source| LoadError::Attach { program: name, interface: underlay.name.to_owned(), source };
         let link = |source| LoadError::Link { program: name, interface: underlay.name.to_owned(), source };
         if let Some(pinned) = pinned_link(&pin) {
-            if program.attach_to_link(XdpLink::try_from(pinned).map_err(link)?).is_ok() {
+            if let Ok(id) = program.attach_to_link(XdpLink::try_from(pinned).map_err(link)?) {
+                drop(program.take_link(id).map_err(attach)?);
                 return Ok(());
             }
             unpin(&pin)?;
@@ -206,21 +180,26 @@ impl Programs {
     }
 
     /// Detaches what an earlier agent left attached and this one has not attached: programs on interfaces
-    /// that are gone or no longer ours.
+    /// that are gone or no longer ours. Containers' are left to [`detach_container`](Self::detach_container).
     ///
     /// # Errors
     /// When the directory of pins cannot be read or written.
     pub fn detach_all_but(&self, keep: &[(&str, u32)]) -> Result<(), LoadError> {
         let wanted: Vec<String> = keep.iter().map(|(program, index)| format!("{program}-{index}")).collect();
-        let failed = |source| LoadError::Pins { path: self.links.clone(), source };
-        for entry in fs::read_dir(&self.links).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if !wanted.iter().any(|name| entry.file_name() == name.as_str()) {
-                tracing::info!(link = %entry.file_name().display(), "leftover link detached");
-                unpin(&entry.path())?;
-            }
+        let is_containers = |name: &str| name.starts_with(FROM_CONTAINER) || name.starts_with(TO_CONTAINER);
+        for name in self.pinned()?.into_iter().filter(|name| !wanted.contains(name) && !is_containers(name)) {
+            tracing::info!(link = name, "leftover link detached");
+            unpin(&self.links.join(name))?;
         }
         Ok(())
+    }
+
+    /// The names of all pinned links.
+    fn pinned(&self) -> Result<Vec<String>, LoadError> {
+        let failed = |source| LoadError::Pins { path: self.links.clone(), source };
+        let name =
+            |entry: io::Result<fs::DirEntry>| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+        fs::read_dir(&self.links).map_err(failed)?.map(name).collect()
     }
 
     fn attach_tc(
@@ -231,11 +210,15 @@ impl Programs {
     ) -> Result<(), LoadError> {
         let pin = self.pin_path(name, interface);
         let program: &mut SchedClassifier = self.program(name)?;
-        program.load().map_err(|source| LoadError::Program { program: name, source })?;
+        if program.fd().is_err() {
+            program.load().map_err(|source| LoadError::Program { program: name, source })?;
+        }
         let attach = |source| LoadError::Attach { program: name, interface: interface.name.to_owned(), source };
         let link = |source| LoadError::Link { program: name, interface: interface.name.to_owned(), source };
         if let Some(pinned) = pinned_link(&pin) {
-            if program.attach_to_link(SchedClassifierLink::try_from(pinned).map_err(link)?).is_ok() {
+            if let Ok(id) = program.attach_to_link(SchedClassifierLink::try_from(pinned).map_err(link)?) {
+                // The pin alone holds the link: without it, the link is to go.
+                drop(program.take_link(id).map_err(attach)?);
                 return Ok(());
             }
             // The interface with this index is another one now: the old link is defunct.
@@ -266,6 +249,9 @@ impl Programs {
 
 /// aya-log's level below every message: the verifier then drops the code that logs.
 const LOG_OFF: u8 = 0;
+
+const FROM_CONTAINER: &str = "from_container";
+const TO_CONTAINER: &str = "to_container";
 
 fn pinned_link(path: &Path) -> Option<FdLink> {
     PinnedLink::from_pin(path).ok().map(FdLink::from)

@@ -9,8 +9,8 @@ use anyhow::Result;
 use clap::Parser as _;
 use overlay_user::{
     agent,
-    cli::{self, Cli, Command, MapCommand, Output},
-    map_dump, maps,
+    cli::{self, Cli, Command},
+    commands,
     rundir::RunDir,
 };
 use tokio::task::LocalSet;
@@ -39,18 +39,8 @@ async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Agent(args) => agent::run(args.try_into()?).await,
         Command::Teardown(args) => agent::teardown(&RunDir::new(&args.run_dir)).await,
-        Command::Map(MapCommand::List(args)) => {
-            RunDir::new(&args.run_dir).existing_maps()?;
-            println!("{}", maps::NAMES.join("\n"));
-            Ok(())
-        }
-        Command::Map(MapCommand::Dump { name, output, run_dir }) => {
-            let rows = map_dump::rows(&RunDir::new(&run_dir.run_dir), &name)?;
-            match output {
-                Output::Table => println!("{}", map_dump::table(&rows)),
-                Output::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
-            }
-            Ok(())
-        }
+        Command::Map(command) => commands::map(command),
+        Command::Config(command) => commands::config(command).await,
+        Command::Lease(command) => commands::lease(command).await,
     }
 }

@@ -10,7 +10,7 @@ use overlay_common::LocalNode;
 use serde_json::{Value, json};
 
 use crate::{
-    maps::{Drops, LocalNodeMap, MapsError, NAMES, Routes},
+    maps::{Drops, EndpointsMap, Flows, LocalNodeMap, MapsError, NAMES, Routes},
     rundir::{RunDir, RunDirError},
 };
 
@@ -40,7 +40,9 @@ pub fn rows(run_dir: &RunDir, name: &str) -> Result<Vec<Value>, DumpError> {
         "ROUTES" => routes(&directory, &node),
         "NODES" => nodes(&directory, &node),
         "TRAFFIC" => traffic(&directory, &node),
+        "ENDPOINTS" => endpoints(&directory),
         "DROPS" => drops(&directory),
+        name @ ("FLOWS" | "CANDIDATES") => flows(&directory, name),
         _ => Err(DumpError::NoSuchMap(name.to_owned())),
     }
 }
@@ -74,6 +76,7 @@ fn local_node(node: &LocalNode) -> Value {
         "subnet": network(node.subnet()),
         "underlay": interface(node.underlay_ifindex),
         "overlay": interface(node.overlay_ifindex),
+        "mtu": node.mtu(),
     })
 }
 
@@ -100,6 +103,31 @@ fn traffic(directory: &Path, node: &LocalNode) -> Result<Vec<Value>, DumpError> 
         })
     };
     Ok(traffic.into_iter().map(row).collect())
+}
+
+fn endpoints(directory: &Path) -> Result<Vec<Value>, DumpError> {
+    let row = |(address, endpoint): (std::net::Ipv4Addr, overlay_common::Endpoint)| {
+        let interface = if endpoint.ifindex() == 0 { "node".to_owned() } else { interface(endpoint.ifindex()) };
+        json!({ "address": address, "interface": interface, "mac": mac(endpoint.mac()) })
+    };
+    Ok(EndpointsMap::open(directory)?.all()?.into_iter().map(row).collect())
+}
+
+fn flows(directory: &Path, name: &str) -> Result<Vec<Value>, DumpError> {
+    let row = |entry: Result<(overlay_common::FlowKey, overlay_common::Flow), MapsError>| {
+        let (key, flow) = entry?;
+        let (local, remote) = (key.local(), key.remote());
+        Ok(json!({
+            "protocol": key.protocol(),
+            "local": format!("{}:{}", local.0, local.1),
+            "remote": format!("{}:{}", remote.0, remote.1),
+            "outgoing_before": flow.outgoing.before,
+            "outgoing_after": flow.outgoing.after,
+            "incoming_before": flow.incoming.before,
+            "incoming_after": flow.incoming.after,
+        }))
+    };
+    Flows::open(directory, name)?.iter().map(row).collect()
 }
 
 fn drops(directory: &Path) -> Result<Vec<Value>, DumpError> {

@@ -1,17 +1,20 @@
-//! One type per kernel map, over its pin; the only file that knows aya's maps.
+//! One type per kernel map, over its pin; only here aya's maps are known.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
+mod endpoints;
+mod routes;
+
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
+use overlay_common::{LocalNode, Reason};
+
+pub use self::{
+    endpoints::{EndpointsMap, Flows},
+    routes::Routes,
 };
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
-use ipnetwork::Ipv4Network;
-use overlay_common::{LocalNode, Reason, Route, Traffic};
-
 /// The pinned maps, in the order of `bpf-maps.md`.
-pub const NAMES: [&str; 5] = ["LOCAL_NODE", "ROUTES", "NODES", "TRAFFIC", "DROPS"];
+pub const NAMES: [&str; 8] = ["LOCAL_NODE", "ROUTES", "NODES", "ENDPOINTS", "TRAFFIC", "DROPS", "FLOWS", "CANDIDATES"];
 
 /// What can go wrong with a map.
 #[derive(Debug, thiserror::Error)]
@@ -49,151 +52,6 @@ impl LocalNodeMap {
     /// When the kernel refuses.
     pub fn get(&self) -> Result<LocalNode, MapsError> {
         self.0.check("read", self.0.map.get(&0, 0))
-    }
-}
-
-/// Where packets for remote subnets go: `ROUTES`, with `NODES` and `TRAFFIC` kept in step.
-///
-/// A route is set last and removed first, so a packet that finds one finds its counters as well.
-pub struct Routes {
-    routes: Pinned<HashMap<MapData, [u8; 4], Route>>,
-    nodes: Pinned<HashMap<MapData, [u8; 4], [u8; 4]>>,
-    traffic: Pinned<PerCpuHashMap<MapData, [u8; 4], Traffic>>,
-    subnet_len: u8,
-}
-
-impl Routes {
-    /// Opens the maps pinned in `directory`, for a network whose subnets have prefixes of `subnet_len` bits.
-    ///
-    /// # Errors
-    /// When one is not there or of another kind.
-    pub fn open(directory: &Path, subnet_len: u8) -> Result<Self, MapsError> {
-        Ok(Self {
-            routes: Pinned::open(directory, "ROUTES", |map| HashMap::try_from(Map::HashMap(map)))?,
-            nodes: Pinned::open(directory, "NODES", |map| HashMap::try_from(Map::HashMap(map)))?,
-            traffic: Pinned::open(directory, "TRAFFIC", |map| PerCpuHashMap::try_from(Map::PerCpuHashMap(map)))?,
-            subnet_len,
-        })
-    }
-
-    /// Sends packets for `subnet` along `route` from now on.
-    ///
-    /// # Errors
-    /// When the kernel refuses; a full map is the likely reason.
-    pub fn set(&mut self, subnet: Ipv4Network, route: Route) -> Result<(), MapsError> {
-        let key = subnet.network().octets();
-        let previous = self.route(key)?;
-        let hop = route.next_hop().octets();
-        let written = self.nodes.map.insert(hop, key, 0);
-        self.nodes.check("write", written)?;
-        if previous.is_none() {
-            self.start_counting(key)?;
-        }
-        let written = self.routes.map.insert(key, route, 0);
-        self.routes.check("write", written)?;
-        match previous {
-            Some(previous) if previous.next_hop() != route.next_hop() => self.forget_node(previous.next_hop(), key),
-            _ => Ok(()),
-        }
-    }
-
-    /// Drops packets for and from `subnet` from now on.
-    ///
-    /// # Errors
-    /// When the kernel refuses. A subnet without a route is no error.
-    pub fn remove(&mut self, subnet: Ipv4Network) -> Result<(), MapsError> {
-        let key = subnet.network().octets();
-        let Some(previous) = self.route(key)? else { return Ok(()) };
-        let removed = self.routes.map.remove(&key);
-        self.routes.check("delete from", ignore_missing(removed))?;
-        self.forget_node(previous.next_hop(), key)?;
-        let removed = self.traffic.map.remove(&key);
-        self.traffic.check("delete from", ignore_missing(removed))
-    }
-
-    /// Makes the maps equal to `wanted`, touching only what differs. Returns how many routes changed.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn reconcile(&mut self, wanted: &BTreeMap<Ipv4Network, Route>) -> Result<usize, MapsError> {
-        let present = self.all()?;
-        let mut changes = 0;
-        for subnet in present.keys().filter(|subnet| !wanted.contains_key(subnet)) {
-            self.remove(*subnet)?;
-            changes += 1;
-        }
-        for (subnet, route) in wanted.iter().filter(|(subnet, route)| present.get(subnet) != Some(route)) {
-            self.set(*subnet, *route)?;
-            changes += 1;
-        }
-        Ok(changes)
-    }
-
-    /// Every route, by subnet.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn all(&self) -> Result<BTreeMap<Ipv4Network, Route>, MapsError> {
-        let entries = self.routes.map.iter().map(|entry| entry.map(|(key, route)| (self.subnet(key), route)));
-        self.routes.check("read", entries.collect())
-    }
-
-    /// Every node that owns a subnet, by underlay address.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn nodes(&self) -> Result<BTreeMap<Ipv4Addr, Ipv4Network>, MapsError> {
-        let entries = self.nodes.map.iter().map(|entry| entry.map(|(node, key)| (node.into(), self.subnet(key))));
-        self.nodes.check("read", entries.collect())
-    }
-
-    /// What was exchanged with each remote subnet, all CPUs together.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn traffic(&self) -> Result<BTreeMap<Ipv4Network, Traffic>, MapsError> {
-        let entries = self.traffic.map.iter().map(|entry| entry.map(|(key, values)| (self.subnet(key), sum(&values))));
-        self.traffic.check("read", entries.collect())
-    }
-
-    /// Whether the node at underlay address `sender` owns the subnet of `source`, as the programs judge it.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn owns(&self, sender: Ipv4Addr, source: Ipv4Addr) -> Result<bool, MapsError> {
-        let Ok(subnet) = Ipv4Network::new(source, self.subnet_len) else { return Ok(false) };
-        Ok(self.route(subnet.network().octets())?.is_some_and(|route| route.next_hop() == sender))
-    }
-
-    fn route(&self, key: [u8; 4]) -> Result<Option<Route>, MapsError> {
-        match self.routes.map.get(&key, 0) {
-            Err(MapError::KeyNotFound) => Ok(None),
-            other => self.routes.check("read", other).map(Some),
-        }
-    }
-
-    fn start_counting(&mut self, key: [u8; 4]) -> Result<(), MapsError> {
-        let zero = aya::util::nr_cpus()
-            .map_err(|(_, error)| MapError::IoError(error))
-            .and_then(|cpus| PerCpuValues::try_from(vec![Traffic::default(); cpus]).map_err(MapError::IoError));
-        let written = zero.and_then(|zero| self.traffic.map.insert(key, zero, 0));
-        self.traffic.check("write", written)
-    }
-
-    /// Takes `node` out of `NODES`, unless it owns another subnet by now.
-    fn forget_node(&mut self, node: Ipv4Addr, subnet: [u8; 4]) -> Result<(), MapsError> {
-        match self.nodes.map.get(&node.octets(), 0) {
-            Ok(owned) if owned == subnet => {
-                let removed = self.nodes.map.remove(&node.octets());
-                self.nodes.check("delete from", ignore_missing(removed))
-            }
-            Ok(_) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => self.nodes.check("read", Err(error)),
-        }
-    }
-
-    fn subnet(&self, key: [u8; 4]) -> Ipv4Network {
-        Ipv4Network::new(key.into(), self.subnet_len).unwrap_or_else(|_| Ipv4Network::from(Ipv4Addr::from(key)))
     }
 }
 
@@ -244,13 +102,6 @@ impl<M> Pinned<M> {
     fn check<T>(&self, action: &'static str, result: Result<T, MapError>) -> Result<T, MapsError> {
         result.map_err(|source| MapsError { action, path: self.path.clone(), source })
     }
-}
-
-fn sum(values: &PerCpuValues<Traffic>) -> Traffic {
-    values.iter().fold(Traffic::default(), |mut sum, value| {
-        sum += *value;
-        sum
-    })
 }
 
 fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {

@@ -1,11 +1,13 @@
 //! [`NetworkConfig`]: the JSON at `PREFIX/config`, parsed and checked once. Pure.
 
 mod backend;
+mod change;
 mod pool;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub use self::backend::Backend;
+pub use self::change::ConfigChange;
 pub(crate) use self::pool::host_mask;
 pub use self::pool::{Address, Pool};
 use crate::json::{Object, WrongType, shortened};

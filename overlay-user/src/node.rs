@@ -1,47 +1,36 @@
 //! The overlay on this node: device, programs, maps. Set up once, adjusted while the agent runs, left behind when it
 //! goes, taken away by [`take_down`].
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+mod plan;
 
-use anyhow::{Context as _, Result, bail};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
 use ipnetwork::Ipv4Network;
-use overlay_common::{Encapsulation, LocalNode, Route, Vtep};
+use overlay_common::{Encapsulation, Endpoint, Route};
 use rtnetlink::Handle;
+
+pub use self::plan::{Plan, check_decap, device_name, overlay_mtu};
 
 use crate::{
     cli::Decap,
+    conntrack,
     direct::DirectRoutes,
-    link::{self, LinkConfig, LinkKind, OverlayLink, VxlanConfig},
+    endpoints::Endpoints,
+    link::{self, OverlayLink},
     listener::{Listener, Sources},
     loader::{Interface, Programs},
-    maps::{LocalNodeMap, Routes},
+    maps::{EndpointsMap, LocalNodeMap, Routes},
     masquerade,
     network::Backend,
     routes::RouteChange,
     rundir::RunDir,
     underlay::Underlay,
 };
-
-/// What the overlay on this node has to be, as config, datastore and interfaces say.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// How packets travel.
-    pub backend: Backend,
-    /// The overlay network.
-    pub network: Ipv4Network,
-    /// The subnet that this node owns.
-    pub subnet: Ipv4Network,
-    /// The underlay interface.
-    pub underlay: Underlay,
-    /// MAC address of the overlay device, as the lease says it.
-    pub mac: [u8; 6],
-    /// MTU of the overlay device in bytes.
-    pub mtu: u32,
-    /// Where outer packets are decapsulated.
-    pub decap: Decap,
-    /// Whether to log each dropped packet.
-    pub log_drops: bool,
-}
 
 /// The overlay on this node.
 pub struct Node {
@@ -52,6 +41,11 @@ pub struct Node {
     routes: Routes,
     direct: DirectRoutes,
     local: LocalNodeMap,
+    endpoints: EndpointsMap,
+    /// Indexes of the containers' veths that this agent has attached programs to.
+    following: BTreeSet<u32>,
+    /// Whether our subnet is ours to forward for.
+    claimed: bool,
 }
 
 impl Node {
@@ -65,7 +59,7 @@ impl Node {
         run_dir.prepare()?;
         run_dir.record_device(&config.name())?;
         let link = link::set_up(handle, &config).await?;
-        let mut programs = Programs::load(run_dir, plan.backend.encapsulation(), plan.log_drops)?;
+        let mut programs = Programs::load(run_dir, plan.constants())?;
         if plan.log_drops {
             tokio::spawn(programs.pass_on_log()?);
         }
@@ -73,7 +67,19 @@ impl Node {
         local.set(plan.local_node(plan.subnet.ip(), link.ifindex))?;
         let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
         let direct = DirectRoutes::new(handle.clone(), plan.underlay.ifindex, plan.backend.direct_routing());
-        Ok(Self { plan, handle: handle.clone(), link, programs, routes, direct, local })
+        let endpoints = EndpointsMap::open(&run_dir.maps())?;
+        Ok(Self {
+            plan,
+            handle: handle.clone(),
+            link,
+            programs,
+            routes,
+            direct,
+            local,
+            endpoints,
+            following: BTreeSet::new(),
+            claimed: true,
+        })
     }
 
     /// Attaches the programs; packets flow from here on. Programs of an earlier agent are replaced in their place.
@@ -132,11 +138,42 @@ impl Node {
         Ok(())
     }
 
+    /// Makes what is attached to containers' interfaces, and whose address is whose, equal to `found`.
+    ///
+    /// A container's programs are there before its addresses are known to belong to it, and go after them.
+    ///
+    /// # Errors
+    /// When the kernel refuses. A container that is gone by now is no error: the next finding will not have it.
+    pub fn follow_endpoints(&mut self, found: &Endpoints) -> Result<()> {
+        if self.plan.flow_ttl != 0 {
+            // Not once for all: conntrack may be loaded later, by the first rule that asks for it.
+            conntrack_for_fast_path();
+        }
+        let attached = self.programs.attached_containers()?;
+        for (&index, container) in &found.containers {
+            let veth = Interface { name: &container.name, index };
+            let is_new = self.following.insert(index);
+            if is_new && let Err(error) = self.programs.attach_container(veth, self.plan.flow_ttl != 0) {
+                self.following.remove(&index);
+                tracing::debug!(error = error.to_string(), interface = container.name, "container not attached");
+            } else if is_new {
+                tracing::info!(interface = container.name, addresses = ?container.addresses, "container attached");
+            }
+        }
+        self.endpoints.reconcile(&owners(found))?;
+        for &index in attached.iter().filter(|index| !found.containers.contains_key(index)) {
+            self.programs.detach_container(index)?;
+        }
+        self.following.retain(|index| found.containers.contains_key(index));
+        Ok(())
+    }
+
     /// Claims our subnet, or stops claiming it: then nothing comes in for it and nothing goes out from it.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn claim_subnet(&mut self, claim: bool) -> Result<()> {
+        self.claimed = claim;
         // No address lies in a subnet that begins at 0.0.0.0, as long as it is not ours.
         let subnet = if claim { self.plan.subnet.ip() } else { Ipv4Addr::UNSPECIFIED };
         Ok(self.local.set(self.plan.local_node(subnet, self.link.ifindex))?)
@@ -148,9 +185,21 @@ impl Node {
     /// When it is too small, or the kernel refuses.
     pub async fn follow_mtu(&mut self, underlay_mtu: u32) -> Result<u32> {
         self.plan.underlay.mtu = underlay_mtu;
-        self.plan.mtu = self.plan.underlay.overlay_mtu(self.plan.backend.encapsulation().overhead())?;
+        self.plan.mtu = overlay_mtu(&self.plan.underlay, &self.plan.backend)?;
         link::set_mtu(&self.handle, self.link.ifindex, self.plan.mtu).await?;
+        // The programs go by it, too.
+        self.claim_subnet(self.claimed)?;
         Ok(self.plan.mtu)
+    }
+
+    /// Works by another backend config, which differs from the one in force in the MTU and in nothing that packets show.
+    ///
+    /// # Errors
+    /// When the MTU is too small, or the kernel refuses.
+    pub async fn follow_backend(&mut self, backend: Backend) -> Result<()> {
+        overlay_mtu(&self.plan.underlay, &backend)?;
+        self.plan.backend = backend;
+        self.follow_mtu(self.plan.underlay.mtu).await.map(drop)
     }
 
     /// Attaches to the underlay interface after it has come back.
@@ -159,7 +208,7 @@ impl Node {
     /// When the kernel refuses.
     pub fn follow_underlay(&mut self, underlay: Underlay) -> Result<()> {
         self.plan.underlay = underlay;
-        self.claim_subnet(true)?;
+        self.claim_subnet(self.claimed)?;
         self.attach()
     }
 
@@ -188,56 +237,22 @@ impl Node {
     }
 }
 
-impl Plan {
-    fn link(&self) -> LinkConfig {
-        let kind = match self.backend {
-            Backend::Udp { .. } => LinkKind::Udp,
-            Backend::Vxlan { vni, port, .. } => LinkKind::Vxlan(VxlanConfig {
-                vni,
-                port,
-                local: self.underlay.address,
-                underlay_ifindex: self.underlay.ifindex,
-            }),
-        };
-        LinkConfig { kind, network: self.network, subnet: self.subnet, mtu: self.mtu, mac: Some(self.mac) }
-    }
-
-    fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32) -> LocalNode {
-        let vni = match self.backend {
-            Backend::Udp { .. } => 0,
-            Backend::Vxlan { vni, .. } => vni,
-        };
-        let vtep = Vtep { address: self.underlay.address, mac: self.mac, port: self.backend.port(), vni };
-        LocalNode::new(
-            &vtep,
-            (self.network.ip(), self.network.prefix()),
-            (subnet, self.subnet.prefix()),
-            self.underlay.ifindex,
-            overlay_ifindex,
-        )
+/// Without it TCP still flows, unless a rule drops what conntrack calls invalid: no reason to give up.
+fn conntrack_for_fast_path() {
+    match conntrack::tolerate_gaps() {
+        Ok(true) => tracing::info!("nf_conntrack_tcp_be_liberal set for the fast path"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "conntrack may call TCP packets of the fast path invalid"),
     }
 }
 
-/// The name of the overlay device for `backend`.
-#[must_use]
-pub fn device_name(backend: &Backend) -> String {
-    match backend {
-        Backend::Udp { .. } => format!("{}0", link::NAME_PREFIX),
-        Backend::Vxlan { vni, .. } => format!("{}{vni}", link::NAME_PREFIX),
-    }
-}
-
-/// Refuses a way to decapsulate that the encapsulation does not have.
-///
-/// # Errors
-/// One line that names both.
-pub fn check_decap(decap: Decap, encapsulation: Encapsulation) -> Result<()> {
-    match (decap, encapsulation) {
-        (Decap::Kernel, Encapsulation::Udp) => {
-            bail!("--decap kernel: the kernel cannot decapsulate the udp backend; use tc or xdp")
-        }
-        _ => Ok(()),
-    }
+/// Whose address is whose. Where two containers have one address, the newer one: a runtime that reuses an address may still
+/// be taking the old container down.
+fn owners(found: &Endpoints) -> BTreeMap<Ipv4Addr, Endpoint> {
+    let containers = found.containers.iter().flat_map(|(&index, container)| {
+        container.addresses.iter().map(move |&address| (address, Endpoint::new(index, container.mac)))
+    });
+    containers.chain(found.node.iter().map(|&address| (address, Endpoint::NODE))).collect()
 }
 
 /// Takes away everything that agents have left in `run_dir` and its overlay device. What is missing is no error.

@@ -49,6 +49,12 @@ impl Sysctl {
         Self(Path::new("/proc/sys/net/ipv6/conf").join(interface).join(name))
     }
 
+    /// `net.netfilter.NAME`.
+    #[must_use]
+    pub fn netfilter(name: &str) -> Self {
+        Self(Path::new("/proc/sys/net/netfilter").join(name))
+    }
+
     /// Whether this kernel has the parameter; without IPv6, none of IPv6 exists.
     #[must_use]
     pub fn exists(&self) -> bool {

@@ -31,7 +31,8 @@ const GOOD_LIFE: Duration = Duration::from_secs(10);
 pub enum WatchEvent {
     /// The cluster's leases changed. The first event of all is a [`LeaseEvent::Reset`].
     Lease(LeaseEvent),
-    /// The network config was written, or deleted, after the watch began.
+    /// The network config is now this; `None` when it was deleted. Told after the first snapshot, and when it changes, be
+    /// it while nobody could see it.
     Config(Option<Versioned>),
     /// So many keys or values do not parse, and are skipped; told when the number changes.
     BadKeys(usize),
@@ -46,7 +47,7 @@ struct Unheard;
 
 /// Follows `store` and tells `events` everything, for as long as somebody receives.
 pub async fn run(store: Arc<dyn Datastore>, events: mpsc::Sender<WatchEvent>) {
-    let mut follower = Follower { store, events, known: Known::default(), last: None, silent: false };
+    let mut follower = Follower { store, events, known: Known::default(), config: None, last: None, silent: false };
     let mut backoff = Backoff::default();
     loop {
         let start = Instant::now();
@@ -74,6 +75,8 @@ struct Follower {
     store: Arc<dyn Datastore>,
     events: mpsc::Sender<WatchEvent>,
     known: Known,
+    /// The network config as last told.
+    config: Option<Versioned>,
     /// How far we have read.
     last: Option<Position>,
     silent: bool,
@@ -98,6 +101,10 @@ impl Follower {
         tracing::debug!(leases = leases.len(), revision = snapshot.position.revision, "snapshot of the leases");
         self.last = Some(snapshot.position.clone());
         self.tell_leases(vec![LeaseEvent::Reset(leases)]).await?;
+        match self.store.config().await {
+            Ok(config) => self.tell_config(config).await?,
+            Err(error) => return Ok(Err(error)),
+        }
         let mut changes = match self.store.watch(Scope::Everything, &snapshot.position).await {
             Ok(changes) => changes,
             Err(error) => return Ok(Err(error)),
@@ -135,7 +142,14 @@ impl Follower {
                 let events = self.known.delete(&key);
                 self.tell_leases(events).await
             }
-            Change::Config(config) => self.tell(WatchEvent::Config(config)).await,
+            Change::Config(config) => {
+                // It may have been read, and told, before the watch got there.
+                let told = self.config.as_ref().zip(config.as_ref());
+                match told.is_some_and(|(told, now)| now.revision <= told.revision) {
+                    true => Ok(()),
+                    false => self.tell_config(config).await,
+                }
+            }
             Change::Gap => Ok(()),
         }
     }
@@ -146,7 +160,6 @@ impl Follower {
             tracing::debug!(%error, "the datastore still does not answer");
             return Ok(());
         }
-        tracing::warn!(%error, "the datastore does not answer: leases stay as last heard");
         self.tell(WatchEvent::Silent(error)).await
     }
 
@@ -171,6 +184,14 @@ impl Follower {
             Some(count) => self.tell(WatchEvent::BadKeys(count)).await,
             None => Ok(()),
         }
+    }
+
+    async fn tell_config(&mut self, config: Option<Versioned>) -> Result<(), Unheard> {
+        if self.config == config {
+            return Ok(());
+        }
+        self.config.clone_from(&config);
+        self.tell(WatchEvent::Config(config)).await
     }
 
     async fn tell(&self, event: WatchEvent) -> Result<(), Unheard> {

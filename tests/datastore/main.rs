@@ -1,10 +1,16 @@
 //! Datastores, and what keeps leases in them: one conformance suite over etcd and a directory, then what only one has.
-#![allow(clippy::unwrap_used, reason = "most of a test is in functions that are no tests to clippy")]
 
+#[cfg(test)]
 mod conformance;
+#[cfg(test)]
 mod endpoints;
+#[cfg(test)]
 mod ground;
+#[cfg(test)]
 mod holding;
+#[cfg(test)]
 mod operating;
+#[cfg(test)]
 mod outage;
+#[cfg(test)]
 mod watching;

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use overlay_user::{
-    admin::{self, AdminError},
+    admin::{self, AdminError, Ours},
     datastore::{Datastore, Lifetime},
     holder::{Claim, HoldEvent, acquire},
     lease::SubnetKey,
@@ -49,14 +49,18 @@ async fn leases_are_listed_with_what_is_wrong_with_them(ground: Ground) {
     store.create("10.1.100.0-24", &node(1, 1).to_value(), Lifetime::Ttl).await.unwrap();
     store.create("10.1.20.0-24", br#"{"PublicIP":"192.0.2.2"}"#, Lifetime::Permanent).await.unwrap();
     store.create("0", b"{}", Lifetime::Ttl).await.unwrap();
-    let rows = admin::lease_list(&*store).await.unwrap();
+    let rows = admin::lease_list(&*store, &Ours::default()).await.unwrap();
     let subnets: Vec<&str> = rows.iter().map(|row| row.subnet.as_str()).collect();
     assert_eq!(subnets, ["10.1.20.0-24", "10.1.100.0-24", "0"]);
     assert!(rows[0].reserved && !rows[1].reserved);
+    assert_eq!(rows[0].expires_in, None);
+    let day = store.ttl().as_secs();
+    assert!(rows[1].expires_in.is_some_and(|seconds| (day - 60..=day).contains(&seconds)), "{:?}", rows[1]);
     assert_eq!(rows[1].vtep_mac.as_deref(), Some("02:00:00:00:00:01"));
     assert!(rows[2].problem.is_some());
     let table = admin::lease_table(&rows);
     assert!(table.contains("10.1.100.0-24") && table.lines().count() == 4, "{table}");
+    assert!(table.contains("never") && (table.contains("23h 59m") || table.contains("24h 0m")), "{table}");
 }
 
 async fn a_reserved_subnet_goes_to_its_node(ground: Ground) {
@@ -93,6 +97,10 @@ async fn only_free_and_fitting_subnets_are_reserved(ground: Ground) {
         let error = admin::lease_reserve(&*store, key(subnet), NODE).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+    let nobody = admin::lease_reserve(&*store, key("10.1.3.0-24"), Ipv4Addr::UNSPECIFIED).await.unwrap_err();
+    assert!(nobody.to_string().contains("PublicIP 0.0.0.0"), "{nobody}");
+    let second = admin::lease_reserve(&*store, key("10.1.3.0-24"), Ipv4Addr::new(192, 0, 2, 2)).await.unwrap_err();
+    assert!(second.to_string().contains("192.0.2.2 has 10.1.2.0-24"), "{second}");
 }
 
 async fn a_released_subnet_is_gone_unless_its_node_lives(ground: Ground) {
@@ -101,7 +109,7 @@ async fn a_released_subnet_is_gone_unless_its_node_lives(ground: Ground) {
     assert!(matches!(admin::lease_release(&*store, subnet).await, Err(AdminError::Unknown(_))));
     admin::lease_reserve(&*store, subnet, NODE).await.unwrap();
     admin::lease_release(&*store, subnet).await.unwrap();
-    assert!(admin::lease_list(&*store).await.unwrap().is_empty());
+    assert!(admin::lease_list(&*store, &Ours::default()).await.unwrap().is_empty());
     let holder = acquire(ground.store(), &network(), &Claim::new(node(1, 1))).await.unwrap();
     let subnet = holder.lease().subnet;
     let (sender, mut events) = mpsc::channel(16);

@@ -13,6 +13,7 @@ use crate::ground::{Ground, SHORT, next, node, on_both, within};
 
 on_both!(
     a_follower_hears_of_everything_once,
+    a_follower_is_told_the_config_once,
     an_expired_lease_is_removed,
     one_bad_key_does_not_blind_a_node,
     a_slip_of_the_hand_does_not_cut_a_node_off,
@@ -61,6 +62,18 @@ async fn a_follower_hears_of_everything_once(ground: Ground) {
     assert_eq!(next(&mut events).await, removed("10.1.3.0-24"));
     store.put_config(b"{}").await.unwrap();
     assert!(matches!(next(&mut events).await, WatchEvent::Config(Some(config)) if config.value == b"{}"));
+}
+
+async fn a_follower_is_told_the_config_once(ground: Ground) {
+    let store = ground.store();
+    let first = store.put_config(b"{}").await.unwrap();
+    let (mut events, _following) = follow(ground.store());
+    assert!(reset(&mut events).await.is_empty());
+    assert!(matches!(next(&mut events).await, WatchEvent::Config(Some(config)) if config.revision == first));
+    put(&store, "10.1.2.0-24", 2).await;
+    assert_eq!(next(&mut events).await, added("10.1.2.0-24", 2));
+    let second = store.put_config(b"{}").await.unwrap();
+    assert!(matches!(next(&mut events).await, WatchEvent::Config(Some(config)) if config.revision == second));
 }
 
 async fn an_expired_lease_is_removed(ground: Ground) {

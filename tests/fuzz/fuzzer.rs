@@ -156,6 +156,7 @@ impl fmt::Display for Difference {
         writeln!(f, "  mutations {:?}", recipe.mutations)?;
         match &expected.fate {
             Fate::Becomes(bytes) => writeln!(f, "  model     becomes {}", hex(bytes))?,
+            Fate::Answered(reason, bytes) => writeln!(f, "  model     {reason:?}, answered by {}", hex(bytes))?,
             fate => writeln!(f, "  model     {fate:?}")?,
         }
         write!(f, "            counts {:?}", expected.counted)
@@ -167,6 +168,8 @@ impl fmt::Display for Difference {
 pub(crate) struct Census {
     pub(crate) untouched: u64,
     pub(crate) becomes: u64,
+    /// Dropped, and an answer went back.
+    pub(crate) answered: u64,
     /// How many of these two belong to a remote subnet.
     pub(crate) carried: u64,
     dropped: [u64; Reason::COUNT as usize],
@@ -179,6 +182,10 @@ impl Census {
             Fate::Untouched => self.untouched += 1,
             Fate::Becomes(_) => self.becomes += 1,
             Fate::Dropped(reason) => self.dropped[reason.index() as usize] += 1,
+            Fate::Answered(reason, _) => {
+                self.answered += 1;
+                self.dropped[reason.index() as usize] += 1;
+            }
         }
     }
 
@@ -190,6 +197,7 @@ impl Census {
 impl fmt::Display for Census {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} untouched, {} changed, {} carried", self.untouched, self.becomes, self.carried)?;
+        write!(f, ", {} answered", self.answered)?;
         let dropped = Reason::ALL.iter().zip(self.dropped).filter(|(_, count)| *count > 0);
         dropped.into_iter().try_for_each(|(reason, count)| write!(f, ", {count} {reason:?}"))
     }

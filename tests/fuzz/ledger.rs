@@ -29,7 +29,7 @@ impl Ledger {
 
     /// Counts what the model expects.
     pub(crate) fn add(&mut self, expected: &Expected) {
-        if let Fate::Dropped(reason) = expected.fate {
+        if let Fate::Dropped(reason) | Fate::Answered(reason, _) = expected.fate {
             self.drops[reason.index() as usize] += 1;
         }
         if let Some((subnet, traffic)) = expected.counted {
@@ -39,7 +39,7 @@ impl Ledger {
 
     /// Compares the counters that one packet was to move, and no others: those cost a system call each.
     pub(crate) fn moved(&self, programs: &mut Programs, expected: &Expected) -> Result<Option<String>> {
-        if let Fate::Dropped(reason) = expected.fate
+        if let Fate::Dropped(reason) | Fate::Answered(reason, _) = expected.fate
             && programs.dropped(reason)? != self.drops[reason.index() as usize]
         {
             return Ok(Some(format!("{reason:?} is not counted")));

@@ -58,7 +58,9 @@ fn check(program: Program, packets: u64) {
         let changes = program != Program::FromUnderlay || encapsulation == Encapsulation::Udp;
         assert!(census.carried >= packets / 60, "{name} on {encapsulation:?} carried {}", census.carried);
         assert!(!changes || census.becomes == census.carried, "{name}: {} of {}", census.becomes, census.carried);
-        assert!(program == Program::ToOverlay || census.untouched >= packets / 60, "{name}: {}", census.untouched);
+        let encap = program == Program::ToOverlay;
+        assert!(!encap || census.answered >= OFTEN, "{name} on {encapsulation:?} answered {}", census.answered);
+        assert!(encap || census.untouched >= packets / 60, "{name} on {encapsulation:?} passed {}", census.untouched);
     }
 }
 
@@ -66,8 +68,8 @@ fn check(program: Program, packets: u64) {
 fn is_reachable(program: Program, encapsulation: Encapsulation, reason: Reason) -> bool {
     use Reason::{
         BadHeader, BadLength, BadVxlanFlags, CeOnNotEct, DecapRefused, DestinationNotOurs, EncapRefused, InnerNotIpv4,
-        NoRoute, NotEncapsulated, NotIpv4, NotUnicast, OutsideNetwork, OwnSubnet, SourceNotOurs, SourceNotTheirs,
-        Truncated, UnknownNode, WrongVni, WrongVtepMac,
+        NoRoute, NotAccepted, NotEncapsulated, NotIpv4, NotUnicast, OutsideNetwork, OwnSubnet, SourceNotOurs,
+        SourceNotTheirs, SpoofedNeighbour, Truncated, UnknownNode, WrongVni, WrongVtepMac,
     };
     let encap = program == Program::ToOverlay;
     let vxlan = encapsulation == Encapsulation::Vxlan;
@@ -75,12 +77,12 @@ fn is_reachable(program: Program, encapsulation: Encapsulation, reason: Reason) 
         BadLength | BadHeader => true,
         NotIpv4 | NotUnicast | OutsideNetwork | OwnSubnet | NoRoute | SourceNotOurs | EncapRefused => encap,
         // Truncated: the kernel hands no program a socket buffer that ends inside the first IP header.
-        Truncated | UnknownNode | SourceNotTheirs | DestinationNotOurs | NotEncapsulated => !encap,
+        Truncated | UnknownNode | SourceNotTheirs | DestinationNotOurs | NotEncapsulated | CeOnNotEct => !encap,
         WrongVni | BadVxlanFlags | InnerNotIpv4 | WrongVtepMac => !encap && vxlan,
-        // The kernel's VXLAN device sees to it, except where XDP is before it.
-        CeOnNotEct => program == Program::XdpDecap || program == Program::FromUnderlay && !vxlan,
         // XDP can always take bytes off the front.
         DecapRefused => program == Program::FromUnderlay && !vxlan,
+        // It is `admit` and `from_container` that drop for these.
+        NotAccepted | SpoofedNeighbour => false,
     }
 }
 

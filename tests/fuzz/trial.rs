@@ -75,7 +75,7 @@ impl Trial {
         let wanted = match fate {
             Fate::Untouched => hook.next,
             Fate::Dropped(_) => hook.drop,
-            Fate::Becomes(_) => hook.taken,
+            Fate::Becomes(_) | Fate::Answered(..) => hook.taken,
         };
         if verdict != wanted {
             return Some(format!("the verdict is {verdict}, not {wanted}"));
@@ -83,7 +83,7 @@ impl Trial {
         let wanted = match fate {
             Fate::Dropped(_) => return None,
             Fate::Untouched => &self.packet,
-            Fate::Becomes(bytes) => bytes,
+            Fate::Becomes(bytes) | Fate::Answered(_, bytes) => bytes,
         };
         let canonical = match (fate, self.program) {
             (Fate::Becomes(_), Program::ToOverlay) => canonical(packet),

@@ -52,11 +52,13 @@ impl World {
         let mut programs = Programs::load(self.facts.encapsulation)?;
         let written = self.facts.node.map(|node| {
             let prefix = |network: Ipv4Network| (network.network(), network.prefix());
-            LocalNode::new(&node.vtep, prefix(node.network), prefix(node.subnet), 1, 1)
+            LocalNode::new(&node.vtep, prefix(node.network), prefix(node.subnet), 1, (1, 1450))
         });
         programs.set_node(written.unwrap_or_else(unwritten))?;
         for (subnet, hop) in &self.facts.routes {
-            programs.set_route_to(subnet.network().octets(), Route::new(hop.address, hop.mac))?;
+            let route = Route::new(hop.address, hop.mac);
+            let route = if hop.direct { route.direct() } else { route };
+            programs.set_route_to(subnet.network().octets(), route)?;
         }
         Ok(programs)
     }
@@ -65,18 +67,18 @@ impl World {
 /// What an array map holds before anybody writes to it.
 fn unwritten() -> LocalNode {
     let nobody = Vtep { address: Ipv4Addr::UNSPECIFIED, mac: [0; 6], port: 0, vni: 0 };
-    LocalNode::new(&nobody, (Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::UNSPECIFIED, 0), 0, 0)
+    LocalNode::new(&nobody, (Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::UNSPECIFIED, 0), 0, (0, 0))
 }
 
 fn facts(encapsulation: Encapsulation, node: Option<Node>) -> Facts {
     let prefix = node.map_or(SUBNET.1, |node| node.subnet.prefix());
-    let hop = |last, mac_last| Hop { address: [192, 168, 50, last].into(), mac: [2, 0, 0, 0, 0, mac_last] };
+    let hop = |last| Hop { address: [192, 168, 50, last].into(), mac: [2, 0, 0, 0, 0, last], direct: false };
     let routes = BTreeMap::from([
-        (network(REMOTE_SUBNET.into(), prefix), Hop { address: REMOTE_NODE, mac: REMOTE_MAC }),
-        (network([10, 1, 64, 0].into(), prefix), hop(3, 3)),
-        (network([10, 1, 240, 0].into(), prefix), hop(4, 4)),
+        (network(REMOTE_SUBNET.into(), prefix), Hop { address: REMOTE_NODE, mac: REMOTE_MAC, direct: false }),
+        (network([10, 1, 64, 0].into(), prefix), Hop { direct: true, ..hop(3) }),
+        (network([10, 1, 240, 0].into(), prefix), hop(4)),
         // A node may hold two subnets: an old one until its lease runs out.
-        (network([10, 1, 32, 0].into(), prefix), hop(4, 4)),
+        (network([10, 1, 32, 0].into(), prefix), hop(4)),
     ]);
     Facts { encapsulation, node, routes }
 }

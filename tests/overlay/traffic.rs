@@ -1,6 +1,12 @@
 //! Containers and nodes talk, also while an agent does not run.
 
-use std::{fs, os::unix::fs::PermissionsExt, thread, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use overlay_tests::{
@@ -113,15 +119,17 @@ fn packets_flow_while_an_agent_is_dead_and_it_takes_its_subnet_again() {
 fn a_stream_survives_the_death_and_the_return_of_both_agents() {
     for_each_backend(|_, mut cluster| {
         let flow = flow(&cluster.nodes()[0], &cluster.nodes()[1]);
+        let (agents_are_back, limit) = (AtomicBool::new(false), Duration::from_secs(60));
         thread::scope(|scope| {
-            let stream = scope.spawn(|| flow.tcp_stream(Duration::from_secs(2)));
+            let stream = scope.spawn(|| flow.tcp_stream_until(&agents_are_back, limit));
             for node in cluster.nodes_mut() {
                 node.agent().kill().unwrap();
                 node.start_agent().unwrap();
                 node.wait_ready().unwrap();
             }
-            assert!(!stream.is_finished(), "the agents took longer than the stream");
-            stream.join().unwrap().unwrap();
+            agents_are_back.store(true, Ordering::Relaxed);
+            let stream = stream.join().unwrap().unwrap();
+            assert!(stream.time < limit, "the agents took longer than {limit:?}");
         });
     });
 }

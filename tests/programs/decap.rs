@@ -208,7 +208,7 @@ fn what_is_dropped_for_a_congestion_mark_is_not_counted_as_accepted() {
 #[test]
 fn everything_passes_until_the_agent_has_said_who_we_are() {
     let nobody = Vtep { address: Ipv4Addr::UNSPECIFIED, mac: [0; 6], port: 0, vni: 0 };
-    let zero = LocalNode::new(&nobody, (Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::UNSPECIFIED, 0), 0, 0);
+    let zero = LocalNode::new(&nobody, (Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::UNSPECIFIED, 0), 0, (0, 0));
     for encapsulation in BOTH {
         let mut programs = Programs::load(encapsulation).expect("load the programs");
         programs.set_node(zero).expect("write LOCAL_NODE");

@@ -1,7 +1,9 @@
 //! Tables of packets through the programs in the kernel: packet in; verdict, counter and packet out.
 
+mod container;
 mod decap;
 mod encap;
+mod fast;
 mod hostile;
 mod unreachable;
 

@@ -63,3 +63,16 @@ fn what_the_kernel_decapsulated_on_its_own_is_not_admitted() {
     let outcome = programs.run("admit", &delivered(&inner(REMOTE, LOCAL)), Context::default()).unwrap();
     assert_eq!((outcome.verdict, outcome.counted), (TO_OVERLAY.drop, Some(Reason::NotAccepted)));
 }
+
+#[test]
+fn what_follows_a_packet_is_not_quoted() {
+    for encapsulation in BOTH {
+        let (short, plain) = (Ipv4 { payload: vec![0; 4], ..inner(LOCAL, NOBODY) }, inner(LOCAL, NOBODY));
+        let padded = |ip: &Ipv4| [from_kernel(ip).as_slice(), &[0xaa; 30]].concat();
+        let cases = [
+            Case::new("less than the quote takes", padded(&short), Expect::Dropped(Reason::NoRoute)),
+            Case::new("more than the quote takes", padded(&plain), answer(&plain, 40)),
+        ];
+        check(&TO_OVERLAY, encapsulation, &cases, exactly);
+    }
+}

@@ -8,8 +8,10 @@
 //!
 //! Every name above is a network namespace of its own. Build a cluster inside [`crate::sandbox`].
 
+mod store;
+
 use std::{
-    env, fmt, fs,
+    env, fmt,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
@@ -18,6 +20,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
+pub use self::store::CONFIG_KEY;
+use self::store::Store;
 use crate::{
     etcd::Etcd,
     netns::Netns,
@@ -25,17 +29,11 @@ use crate::{
     sandbox,
 };
 
-/// Under which key etcd holds the network config: flannel's.
-pub const CONFIG_KEY: &str = "/coreos.com/network/config";
-
 /// The overlay network of a cluster, unless its network config says otherwise.
 pub const NETWORK: &str = "10.1.0.0/16";
 
-/// The most nodes that the underlay's /24 has room for beside etcd.
+/// The most nodes that the underlay's /24 has room for beside etcd's members.
 pub const MAX_NODES: u8 = 250;
-
-/// The last byte of etcd's underlay address.
-const ETCD_HOST: u8 = 254;
 
 /// How long the nodes may take to learn about each other before that counts as a failure.
 const CONVERGED: Duration = Duration::from_secs(20);
@@ -77,10 +75,16 @@ pub struct Settings {
     pub backend: Backend,
     /// Where the leases are kept.
     pub datastore: Datastore,
+    /// How many members etcd has, at most 4.
+    pub etcd_members: u8,
+    /// More arguments for an etcd of one member.
+    pub etcd_arguments: Vec<String>,
     /// MTU of the underlay, in bytes.
     pub underlay_mtu: u32,
     /// More arguments for every agent.
     pub agent_arguments: Vec<String>,
+    /// Whether nodes that share a link route to each other without encapsulation.
+    pub direct_routing: bool,
 }
 
 impl Default for Settings {
@@ -90,8 +94,11 @@ impl Default for Settings {
             nodes: 2,
             backend: Backend::Udp,
             datastore: Datastore::Etcd,
+            etcd_members: 1,
+            etcd_arguments: Vec::new(),
             underlay_mtu: 1500,
             agent_arguments: Vec::new(),
+            direct_routing: false,
         }
     }
 }
@@ -100,15 +107,9 @@ impl Settings {
     /// The network config that a cluster of these settings gets.
     #[must_use]
     pub fn network_config(&self) -> String {
-        format!(r#"{{"Network":"{NETWORK}","Backend":{{"Type":"{}"}}}}"#, self.backend)
+        let Self { backend, direct_routing, .. } = self;
+        format!(r#"{{"Network":"{NETWORK}","Backend":{{"Type":"{backend}","DirectRouting":{direct_routing}}}}}"#)
     }
-}
-
-/// The datastore of a running cluster.
-#[derive(Debug)]
-enum Store {
-    Etcd(Box<Etcd>),
-    File(PathBuf),
 }
 
 /// Nodes on one underlay. Everything ends when it is dropped.
@@ -135,14 +136,9 @@ impl Cluster {
         let directory = tempfile::Builder::new().prefix("cluster-").tempdir_in(sandbox::scratch())?;
         let underlay = Netns::new()?;
         underlay.bridge("underlay")?;
-        let store = match settings.datastore {
-            Datastore::Etcd => {
-                let netns = attach(&underlay, "etcd", ETCD_HOST, settings.underlay_mtu)?;
-                Store::Etcd(Box::new(Etcd::builder(&netns, underlay_address(ETCD_HOST)).start()?))
-            }
-            Datastore::File => Store::File(directory.path().join("datastore")),
-        };
-        let agent = AgentCommand { program, arguments: store.agent_arguments(settings) };
+        let store = Store::new(settings, &underlay, directory.path())?;
+        let arguments = [store.arguments(), settings.agent_arguments.clone()].concat();
+        let agent = AgentCommand { program, arguments };
         let mut nodes = Vec::new();
         for number in 1..=settings.nodes {
             let name = format!("node{number}");
@@ -176,13 +172,7 @@ impl Cluster {
     ///
     /// When the datastore refuses.
     pub fn write_config(&self, config: &str) -> Result<()> {
-        match &self.store {
-            Store::Etcd(etcd) => etcd.put(CONFIG_KEY, config).context("write the network config to etcd"),
-            Store::File(directory) => {
-                fs::create_dir_all(directory)?;
-                fs::write(directory.join("config"), config).context("write the network config to a file")
-            }
-        }
+        self.store.write_config(config)
     }
 
     /// Waits until every node has a route to the subnet of every other.
@@ -218,17 +208,14 @@ impl Cluster {
         &mut self.nodes
     }
 
-    /// The etcd-server.
+    /// The etcd-server, the first one if there are several.
     ///
     /// # Panics
     ///
     /// When the cluster's datastore is a directory.
     #[must_use]
     pub fn etcd(&self) -> &Etcd {
-        match &self.store {
-            Store::Etcd(etcd) => etcd,
-            Store::File(directory) => panic!("the datastore is {}, not etcd", directory.display()),
-        }
+        &self.store.members()[0]
     }
 
     /// The etcd-server, to stop it and let it go on.
@@ -237,10 +224,16 @@ impl Cluster {
     ///
     /// When the cluster's datastore is a directory.
     pub fn etcd_mut(&mut self) -> &mut Etcd {
-        match &mut self.store {
-            Store::Etcd(etcd) => etcd,
-            Store::File(directory) => panic!("the datastore is {}, not etcd", directory.display()),
-        }
+        &mut self.store.members_mut()[0]
+    }
+
+    /// The nodes and all members of etcd, to stop and start any of them.
+    ///
+    /// # Panics
+    ///
+    /// When the cluster's datastore is a directory.
+    pub fn parts_mut(&mut self) -> (&mut [Node], &mut [Etcd]) {
+        (&mut self.nodes, self.store.members_mut())
     }
 
     /// The namespace with the underlay's bridge, whose ports are named after the nodes.
@@ -259,21 +252,16 @@ impl Cluster {
         Ok((attach(&self.underlay, port, host, self.underlay_mtu)?, underlay_address(host)))
     }
 
+    /// What tells `overlay` where the datastore is.
+    #[must_use]
+    pub fn datastore_arguments(&self) -> Vec<String> {
+        self.store.arguments()
+    }
+
     /// The directory of all files of the cluster.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
-    }
-}
-
-impl Store {
-    fn agent_arguments(&self, settings: &Settings) -> Vec<String> {
-        let mut arguments = match self {
-            Self::Etcd(etcd) => vec!["--etcd-endpoints".to_owned(), etcd.endpoint()],
-            Self::File(directory) => vec!["--datastore".to_owned(), format!("file:{}", directory.display())],
-        };
-        arguments.extend_from_slice(&settings.agent_arguments);
-        arguments
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use overlay_common::{Reason, Route, Traffic};
+use overlay_common::{Flow, FlowKey, Reason, Route, Traffic};
 
 /// Where the agent pins its maps, below its run directory.
 const MAPS: &str = "bpf/v1/maps";
@@ -69,6 +69,16 @@ impl Counters {
     pub fn routes(&self) -> Result<BTreeMap<Ipv4Addr, Route>> {
         let map: HashMap<_, [u8; 4], Route> = self.open("ROUTES")?;
         map.iter().map(|entry| entry.map(|(subnet, route)| (subnet.into(), route)).context("read ROUTES")).collect()
+    }
+
+    /// The flows that the fast path carries, as the containers of the node see them.
+    ///
+    /// # Errors
+    ///
+    /// When the map is not there or not of the form in the contract.
+    pub fn flows(&self) -> Result<Vec<(FlowKey, Flow)>> {
+        let map: HashMap<_, FlowKey, Flow> = self.open("FLOWS")?;
+        map.iter().collect::<Result<_, _>>().context("read FLOWS")
     }
 
     fn open<M>(&self, name: &str) -> Result<M>

@@ -1,9 +1,12 @@
-//! [`Etcd`]: a real etcd-server in a network namespace.
+//! [`Etcd`]: a real etcd-server in a network namespace, alone or as a member of a cluster.
+
+mod members;
 
 use std::{
     ffi::OsString,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -12,11 +15,12 @@ use etcd_client::{Client, ConnectOptions, DeleteOptions, GetOptions};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+pub use self::members::start_members;
 use crate::{netns::Netns, process::Process, sandbox};
 
 /// Port for clients, on the address given.
 const CLIENT_PORT: u16 = 2379;
-/// Port for other members, of which there are none.
+/// Port for other members.
 const PEER_PORT: u16 = 2380;
 /// Port that answers `/health` without TLS, whatever the clients' port wants.
 const HEALTH_PORT: u16 = 2381;
@@ -63,11 +67,16 @@ impl Builder {
     ///
     /// When it does not come up: with the end of its log.
     pub fn start(self) -> Result<Etcd> {
-        let directory = tempfile::Builder::new().prefix("etcd-").tempdir_in(sandbox::scratch())?;
-        let process = spawn(&self, &directory)?;
-        let mut etcd = Etcd { setup: self, process, directory };
+        let mut etcd = self.launch()?;
         etcd.wait_healthy()?;
         Ok(etcd)
+    }
+
+    /// Starts the server and waits for nothing.
+    fn launch(self) -> Result<Etcd> {
+        let directory = tempfile::Builder::new().prefix("etcd-").tempdir_in(sandbox::scratch())?;
+        let process = spawn(&self, &directory)?;
+        Ok(Etcd { setup: self, process, directory })
     }
 
     fn url(&self, port: u16) -> String {
@@ -161,9 +170,25 @@ impl Etcd {
     ///
     /// When it does not come up: with the end of its log.
     pub fn restart(&mut self) -> Result<()> {
+        self.relaunch()?;
+        self.wait_healthy()
+    }
+
+    /// The same without waiting: a member of a cluster cannot answer before most of them are there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn relaunch(&mut self) -> Result<()> {
         self.kill()?;
         self.process = spawn(&self.setup, &self.directory)?;
-        self.wait_healthy()
+        Ok(())
+    }
+
+    /// The data directory, to lose or replace while the server is killed.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     /// Runs `task` with a connected client on a runtime inside the server's namespace.
@@ -228,7 +253,12 @@ impl Etcd {
         })
     }
 
-    fn wait_healthy(&mut self) -> Result<()> {
+    /// Waits until the server answers, and has a leader.
+    ///
+    /// # Errors
+    ///
+    /// When it does not: with the end of its log.
+    pub fn wait_healthy(&mut self) -> Result<()> {
         let (netns, health) = (&self.setup.netns, SocketAddr::from((self.setup.address, HEALTH_PORT)));
         self.process.wait_ready("etcd's health", START, || Ok(netns.run(|| healthy(health)).then_some(())))
     }
@@ -265,34 +295,4 @@ fn healthy(address: SocketAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_put_listed_and_deleted() {
-        sandbox::isolated(|| {
-            let etcd = Etcd::on_loopback().unwrap();
-            etcd.put("/a/1", "one").unwrap();
-            etcd.put("/a/2", "two").unwrap();
-            assert_eq!(etcd.get("/a/1").unwrap().as_deref(), Some("one"));
-            assert_eq!(etcd.get("/a/3").unwrap(), None);
-            assert_eq!(etcd.list("/a/").unwrap(), [("/a/1".into(), "one".into()), ("/a/2".into(), "two".into())]);
-            assert_eq!(etcd.delete("/a/").unwrap(), 2);
-            assert_eq!(etcd.list("/").unwrap(), []);
-        });
-    }
-
-    #[test]
-    fn data_survives_a_kill_and_a_pause() {
-        sandbox::isolated(|| {
-            let mut etcd = Etcd::on_loopback().unwrap();
-            etcd.put("/key", "value").unwrap();
-            etcd.pause().unwrap();
-            etcd.resume().unwrap();
-            etcd.kill().unwrap();
-            assert!(etcd.get("/key").is_err());
-            etcd.restart().unwrap();
-            assert_eq!(etcd.get("/key").unwrap().as_deref(), Some("value"));
-        });
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@
 mod decap;
 mod encap;
 mod headers;
+mod icmp;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
@@ -23,7 +24,7 @@ pub const SOURCE_PORT: u16 = 49_152;
 /// The identification in the outer IP header of the model.
 pub const IDENTIFICATION: u16 = 0;
 
-/// A program.
+/// A program. `admit` is none of these: what it does hangs on a mark alone, not on the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Program {
     /// Encap, on what the kernel has routed into the overlay device.
@@ -75,6 +76,8 @@ pub struct Hop {
     pub address: Ipv4Addr,
     /// Its VTEP's MAC address; no meaning for `udp`.
     pub mac: [u8; 6],
+    /// Whether it is on our own link and may send without encapsulation.
+    pub direct: bool,
 }
 
 impl Facts {
@@ -110,6 +113,8 @@ pub enum Fate {
     Untouched,
     /// It is dropped, and counted under this reason.
     Dropped(Reason),
+    /// It counts as dropped for this reason, and these bytes go back to its sender instead.
+    Answered(Reason, Vec<u8>),
     /// It goes on with these bytes.
     Becomes(Vec<u8>),
 }

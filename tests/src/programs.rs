@@ -5,11 +5,11 @@ use std::{fmt, net::Ipv4Addr, time::Duration};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    maps::{Array, HashMap, Map, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
-use overlay_common::{Encapsulation, LocalNode, Reason, Route, Traffic, Vtep};
+use overlay_common::{Encapsulation, Endpoint, Flow, FlowKey, LocalNode, Reason, Route, Ticks, Traffic, Vtep};
 
 /// The node that the programs believe to run on.
 pub const VTEP: Vtep = Vtep { address: Ipv4Addr::new(192, 168, 50, 1), mac: [0x02, 0, 0, 0, 0, 1], port: 8472, vni: 1 };
@@ -62,20 +62,29 @@ impl Programs {
     /// # Errors
     /// When the kernel refuses a program: the error holds the verifier's words.
     pub fn load(encapsulation: Encapsulation) -> Result<Self> {
+        Self::load_with_fast_path(encapsulation, 0)
+    }
+
+    /// The same, with a fast path whose approvals last `flow_ttl`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_fast_path(encapsulation: Encapsulation, flow_ttl: Ticks) -> Result<Self> {
         let (encapsulation, log_off) = (encapsulation as u8, 0_u8);
         let mut ebpf = EbpfLoader::new()
             .override_global("ENCAPSULATION", &encapsulation, true)
             .override_global("AYA_LOG_LEVEL", &log_off, true)
+            .override_global("FLOW_TTL", &flow_ttl, true)
             .load(overlay_user::loader::object())
             .context("load the object")?;
-        for name in ["to_overlay", "from_underlay", "admit"] {
+        for name in ["from_container", "to_overlay", "from_underlay", "admit", "to_container"] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load {name}"))?;
         }
         let program: &mut Xdp = ebpf.program_mut("xdp_decap").context("xdp_decap")?.try_into()?;
         program.load().context("load xdp_decap")?;
         let mut programs = Self { ebpf };
-        programs.set_node(LocalNode::new(&VTEP, NETWORK, SUBNET, 1, 1))?;
+        programs.set_node(LocalNode::new(&VTEP, NETWORK, SUBNET, 1, (1, 1450)))?;
         programs.set_route(REMOTE_SUBNET, REMOTE_NODE)?;
         Ok(programs)
     }
@@ -109,6 +118,36 @@ impl Programs {
         let mut traffic: PerCpuHashMap<_, [u8; 4], Traffic> = self.map("TRAFFIC")?;
         traffic.insert(subnet, PerCpuValues::try_from(vec![Traffic::default(); cpus()?])?, 0)?;
         Ok(())
+    }
+
+    /// Says whose `address` is.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_endpoint(&mut self, address: Ipv4Addr, endpoint: Endpoint) -> Result<()> {
+        let mut map: HashMap<_, [u8; 4], Endpoint> = self.map("ENDPOINTS")?;
+        Ok(map.insert(address.octets(), endpoint, 0)?)
+    }
+
+    /// Enters a flow into `FLOWS`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_flow(&mut self, key: FlowKey, flow: Flow) -> Result<()> {
+        let mut map: HashMap<_, FlowKey, Flow> = self.map("FLOWS")?;
+        Ok(map.insert(key, flow, 0)?)
+    }
+
+    /// What `FLOWS` knows of a flow.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn flow(&mut self, key: FlowKey) -> Result<Option<Flow>> {
+        let map: HashMap<_, FlowKey, Flow> = self.map("FLOWS")?;
+        match map.get(&key, 0) {
+            Err(MapError::KeyNotFound) => Ok(None),
+            other => Ok(Some(other?)),
+        }
     }
 
     /// Runs `program` on `packet`.

@@ -4,7 +4,9 @@ use std::{
     ffi::OsString,
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    panic, thread,
+    panic,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -90,6 +92,15 @@ impl Flow {
     /// When the connection fails or stalls, or a byte arrives that was not sent.
     pub fn tcp_stream(&self, duration: Duration) -> Result<Stream> {
         self.stream(|_, time| time < duration)
+    }
+
+    /// The same until `stop` is set, but for no longer than `limit`.
+    ///
+    /// # Errors
+    ///
+    /// As [`tcp_stream`](Self::tcp_stream).
+    pub fn tcp_stream_until(&self, stop: &AtomicBool, limit: Duration) -> Result<Stream> {
+        self.stream(|_, time| !stop.load(Ordering::Relaxed) && time < limit)
     }
 
     /// Sends at least `bytes` bytes over one TCP connection and compares each one that arrives with what was sent.

@@ -1,7 +1,7 @@
 //! [`measure`]: what the kernel's verifier says of the programs.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     ffi::CStr,
     fmt, io, mem,
     os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
@@ -15,13 +15,13 @@ use aya_obj::{
 };
 use overlay_common::Encapsulation;
 
-use crate::{model::Program, programs::Programs};
+use crate::programs::Programs;
 
 /// What a program costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
     /// The program.
-    pub program: Program,
+    pub program: String,
     /// What it was loaded for.
     pub encapsulation: Encapsulation,
     /// Instructions that the verifier has looked at, over all paths. A kernel refuses more than a million.
@@ -42,8 +42,7 @@ impl fmt::Display for Measured {
             Encapsulation::Vxlan => "`vxlan`",
         };
         let Self { program, verified, stack, instructions, machine_code, .. } = self;
-        let name = program.name();
-        write!(f, "| {name:<13} | {encapsulation:<13} | {verified:>8} | {stack:>5} | ")?;
+        write!(f, "| {program:<13} | {encapsulation:<13} | {verified:>8} | {stack:>5} | ")?;
         write!(f, "{instructions:>12} | {machine_code:>12} |")
     }
 }
@@ -60,15 +59,17 @@ pub const TABLE_HEAD: &str = "\
 pub fn measure() -> Result<Vec<Measured>> {
     let mut rows = Vec::new();
     for encapsulation in [Encapsulation::Udp, Encapsulation::Vxlan] {
-        let programs = Programs::load(encapsulation)?;
+        // With the fast path on: any time but 0 makes the verifier look at its code.
+        let programs = Programs::load_with_fast_path(encapsulation, 1)?;
         let object = relocated(&programs)?;
-        for program in [Program::ToOverlay, Program::FromUnderlay, Program::XdpDecap] {
-            let info = programs.info(program.name())?;
+        let names: BTreeSet<_> = object.programs.keys().collect();
+        for program in names {
+            let info = programs.info(program)?;
             rows.push(Measured {
-                program,
+                program: program.clone(),
                 encapsulation,
                 verified: info.verified_instruction_count().context("the kernel does not count instructions")?,
-                stack: stack(&verifier_log(&object, program)?)?,
+                stack: stack(&verifier_log(&object, program, info.program_type())?)?,
                 instructions: info.size_translated().context("the kernel hides the program")? / 8,
                 machine_code: info.size_jitted(),
             });
@@ -92,9 +93,12 @@ fn relocated(programs: &Programs) -> Result<Object> {
 
 fn map_fd(map: &Map) -> Result<RawFd> {
     match map {
-        Map::Array(map) | Map::HashMap(map) | Map::PerCpuArray(map) | Map::PerCpuHashMap(map) | Map::RingBuf(map) => {
-            Ok(map.fd().as_fd().as_raw_fd())
-        }
+        Map::Array(map)
+        | Map::HashMap(map)
+        | Map::LruHashMap(map)
+        | Map::PerCpuArray(map)
+        | Map::PerCpuHashMap(map)
+        | Map::RingBuf(map) => Ok(map.fd().as_fd().as_raw_fd()),
         other => bail!("a map of a kind that the programs did not use so far: {other:?}"),
     }
 }
@@ -102,18 +106,14 @@ fn map_fd(map: &Map) -> Result<RawFd> {
 /// `BPF_LOG_STATS` of the kernel: the verifier's sums, and not its every step.
 const LOG_STATS: u32 = 4;
 
-/// Loads `program` once more and returns the verifier's words, which aya keeps to itself when all is well.
-fn verifier_log(object: &Object, program: Program) -> Result<String> {
-    let entry = object.programs.get(program.name()).context("no such program")?;
-    let function = object.functions.get(&entry.function_key()).context("a program without instructions")?;
-    let prog_type = match program {
-        Program::ToOverlay | Program::FromUnderlay => bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS,
-        Program::XdpDecap => bpf_prog_type::BPF_PROG_TYPE_XDP,
-    };
+/// Loads the program `name` once more and returns the verifier's words, which aya keeps to itself when all is well.
+fn verifier_log(object: &Object, name: &str, prog_type: bpf_prog_type) -> Result<String> {
+    let program = object.programs.get(name).context("no such program")?;
+    let function = object.functions.get(&program.function_key()).context("a program without instructions")?;
     let mut log = vec![0; 1 << 16];
-    let loaded = load(prog_type, &function.instructions, &entry.license, &mut log);
+    let loaded = load(prog_type, &function.instructions, &program.license, &mut log);
     let text = CStr::from_bytes_until_nul(&log).context("a log without an end")?.to_string_lossy().into_owned();
-    loaded.with_context(|| format!("load {}: {text}", program.name()))?;
+    loaded.with_context(|| format!("load {name}: {text}"))?;
     Ok(text)
 }
 

@@ -1,6 +1,7 @@
 //! What crosses the wire: real traffic with peers that are not ours, every kind of packet, and what must not come in.
 
 #[cfg(test)]
+mod containers;
 mod drops;
 #[cfg(test)]
 mod fragments;

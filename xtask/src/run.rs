@@ -24,7 +24,11 @@ pub(crate) struct Options {
 ///
 /// Setting up or building failed, or there is no `cluster` to become.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    setup::run()?;
+    if wants_no_etcd(&options.arguments) {
+        setup::run_without(&["etcd-server"])?;
+    } else {
+        setup::run()?;
+    }
     command::run(cargo().args([
         "build",
         "--quiet",
@@ -37,4 +41,22 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut cluster = cargo();
     cluster.args(["run", "--quiet", "--package", "overlay-tests", "--bin", "cluster", "--"]).args(&options.arguments);
     Err(anyhow!(cluster.exec()).context("start the cluster"))
+}
+
+/// Whether `cluster` is told to keep the leases in a directory.
+fn wants_no_etcd(arguments: &[OsString]) -> bool {
+    let apart = arguments.windows(2).any(|pair| pair == ["--datastore", "file"]);
+    apart || arguments.iter().any(|argument| argument == "--datastore=file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_needs_no_etcd() {
+        let wants_none = |line: &str| wants_no_etcd(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(wants_none("--nodes 3 --datastore file") && wants_none("--datastore=file"));
+        assert!(!wants_none("--datastore etcd") && !wants_none("--nodes 3"));
+    }
 }

@@ -28,10 +28,19 @@ use steps::{Llvm, Step};
 /// The command that failed; or, without root or outside Debian, that something is missing: nothing is changed then,
 /// and the commands are listed on stderr.
 pub(crate) fn run() -> anyhow::Result<()> {
+    run_without(&[])
+}
+
+/// The same without the packages named, which the caller has no use for.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn run_without(unused: &'static [&'static str]) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut done: Vec<Step> = Vec::new();
     loop {
-        let machine = Machine::survey();
+        let machine = Machine { unused, ..Machine::survey() };
         let steps = plan(&machine);
         let Some(step) = steps.first() else { break };
         if !machine.debian {
@@ -81,6 +90,8 @@ struct Machine {
     ebpf_clippy: bool,
     /// Components of rustup that the toolchain running this program lacks.
     components: Vec<&'static str>,
+    /// Packages that nobody will miss.
+    unused: &'static [&'static str],
     /// Whether a path exists.
     exists: fn(&str) -> bool,
 }
@@ -105,12 +116,15 @@ impl Machine {
                 .map(|(component, _)| component)
                 .collect(),
             toolchain,
+            unused: &[],
             exists: |path| Path::new(path).exists(),
         }
     }
 
     fn absent(&self, packages: &[Package]) -> Vec<Package> {
-        packages.iter().filter(|package| !(self.exists)(&package.provides)).cloned().collect()
+        let is_absent =
+            |package: &&Package| !self.unused.contains(&&*package.name) && !(self.exists)(&package.provides);
+        packages.iter().filter(is_absent).cloned().collect()
     }
 }
 
@@ -172,7 +186,7 @@ mod tests {
 
     /// A Debian where everything is there, but for the toolchain that is given.
     fn debian(toolchain: Result<Toolchain, Missing>) -> Machine {
-        Machine { debian: true, toolchain, ebpf_clippy: true, components: Vec::new(), exists: |_| true }
+        Machine { debian: true, toolchain, ebpf_clippy: true, components: Vec::new(), unused: &[], exists: |_| true }
     }
 
     #[test]
@@ -186,6 +200,14 @@ mod tests {
         let fresh = Machine { exists: |_| false, ..debian(Err(Missing::Rustc)) };
         let packages = [PACKAGES, RUSTC_PACKAGES].concat();
         assert_eq!(plan(&fresh), [Step::Packages(packages), Step::Linker(Llvm::OfDebian)]);
+    }
+
+    #[test]
+    fn what_has_no_use_is_not_installed() {
+        let machine = Machine { unused: &["etcd-server"], exists: |_| false, ..debian(Ok(toolchain("nightly"))) };
+        let [Step::Packages(packages)] = &plan(&machine)[..] else { panic!("one step") };
+        assert_eq!(packages.len(), PACKAGES.len() - 1);
+        assert!(packages.iter().all(|package| package.name != "etcd-server"));
     }
 
     #[test]

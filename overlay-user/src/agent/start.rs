@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rtnetlink::Handle;
 use tokio::sync::mpsc;
 
-use super::{Agent, follow_underlay};
+use super::{Agent, follow_endpoints, follow_underlay};
 use crate::{
     allocate::Previous,
     backoff::Backoff,
@@ -29,12 +29,12 @@ use crate::{
 impl<'a> Agent<'a> {
     pub(super) async fn start(config: &'a AgentConfig, handle: &Handle) -> Result<Self> {
         let store = datastore::open(&config.datastore)?;
-        let network = network_config(&*store).await?;
+        let (network, written) = network_config(&*store).await?;
         let pool = network.ipv4.ok_or_else(|| anyhow!("network config: EnableIPv4 false: IPv4 is needed"))?;
         let underlay = underlay::select(handle, &config.underlay).await?;
         underlay.check_outside(pool.network())?;
         node::check_decap(config.decap, network.backend.encapsulation())?;
-        let mtu = overlay_mtu(&underlay, &network.backend)?;
+        let mtu = node::overlay_mtu(&underlay, &network.backend)?;
         let device = node::device_name(&network.backend);
         let adopted = link::mac_of(handle, &device).await?;
         let listener = claim_port(&network.backend, underlay.address, adopted.is_some()).await?;
@@ -62,10 +62,24 @@ impl<'a> Agent<'a> {
             mac,
             mtu,
             decap: config.decap,
+            flow_ttl: config.flow_ttl,
             log_drops: config.log_drops,
         };
         let node = Node::set_up(handle, &config.run_dir, plan).await?;
-        let mut agent = Self { config, node, table, watched, held, underlay: underlay_changes };
+        let (found, endpoints) = mpsc::channel(64);
+        tokio::spawn(follow_endpoints(subnet, found));
+        let mut agent = Self {
+            config,
+            node,
+            table,
+            watched,
+            held,
+            degraded: false,
+            network,
+            judged: Some(written),
+            underlay: underlay_changes,
+            endpoints,
+        };
         agent.first_routes().await?;
         agent.node.attach()?;
         if let Some(listener) = listener {
@@ -119,22 +133,14 @@ impl<'a> Agent<'a> {
     }
 }
 
-async fn network_config(store: &dyn Datastore) -> Result<NetworkConfig> {
+/// The network config, and how it is written.
+async fn network_config(store: &dyn Datastore) -> Result<(NetworkConfig, Vec<u8>)> {
     let Some(config) = store.config().await? else {
         bail!(
-            "no network config in the datastore; write one, such as {{\"Network\":\"10.1.0.0/16\"}}, to its key `config`"
+            "no network config in the datastore; write one, such as {{\"Network\":\"10.1.0.0/16\"}}, with `overlay config set`"
         );
     };
-    Ok(NetworkConfig::parse(&config.value)?)
-}
-
-fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
-    let configured = match backend {
-        Backend::Vxlan { mtu, .. } => *mtu,
-        Backend::Udp { .. } => None,
-    };
-    let underlay = Underlay { mtu: configured.map_or(underlay.mtu, u32::from), ..underlay.clone() };
-    Ok(underlay.overlay_mtu(backend.encapsulation().overhead())?)
+    Ok((NetworkConfig::parse(&config.value)?, config.value))
 }
 
 /// Makes sure that nobody else has the tunnel's port. For `udp` the socket is kept; for VXLAN the kernel's device

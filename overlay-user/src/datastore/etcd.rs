@@ -1,12 +1,13 @@
 //! An etcd cluster with flannel's v3 schema. The only module that names etcd-client.
 
 mod connection;
+mod expiry;
 mod options;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use etcd_client::{
@@ -92,6 +93,27 @@ impl Etcd {
         self.connection.call("read leases", get).await
     }
 
+    /// Reads all keys in `scope` at one moment.
+    async fn list(&self, scope: &Scope) -> Result<(Vec<KeyValue>, Position), DatastoreError> {
+        let (mut start, end) = match scope {
+            Scope::Everything => (self.keys.subnets().into_bytes(), Some(self.keys.subnets_end())),
+            Scope::Lease(key) => (self.keys.lease(key).into_bytes(), None),
+        };
+        let mut position: Option<Position> = None;
+        let mut found = Vec::new();
+        loop {
+            // All pages are of the first one's revision, so that together they are one moment.
+            let at = position.as_ref().map_or(0, |position| position.revision);
+            let response = self.page(&start, end.as_ref(), at).await?;
+            let position = position.get_or_insert_with(|| self::position(response.header()));
+            found.extend_from_slice(response.kvs());
+            match response.kvs().last() {
+                Some(last) if response.more() => start = [last.key(), b"\0"].concat(),
+                _ => return Ok((found, position.clone())),
+            }
+        }
+    }
+
     /// A new etcd lease for a key that is to expire, or 0 for one that is not.
     async fn grant(&self, lifetime: Lifetime) -> Result<i64, DatastoreError> {
         if lifetime == Lifetime::Permanent {
@@ -152,23 +174,12 @@ impl Datastore for Etcd {
     }
 
     async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, DatastoreError> {
-        let (mut start, end) = match scope {
-            Scope::Everything => (self.keys.subnets().into_bytes(), Some(self.keys.subnets_end())),
-            Scope::Lease(key) => (self.keys.lease(key).into_bytes(), None),
-        };
-        let mut position: Option<Position> = None;
-        let mut entries = Vec::new();
-        loop {
-            // All pages are of the first one's revision, so that together they are one moment.
-            let at = position.as_ref().map_or(0, |position| position.revision);
-            let response = self.page(&start, end.as_ref(), at).await?;
-            let position = position.get_or_insert_with(|| self::position(response.header()));
-            entries.extend(response.kvs().iter().map(|stored| self.keys.entry(stored)));
-            match response.kvs().last() {
-                Some(last) if response.more() => start = [last.key(), b"\0"].concat(),
-                _ => return Ok(Snapshot { entries, position: position.clone() }),
-            }
-        }
+        let (stored, position) = self.list(scope).await?;
+        Ok(Snapshot { entries: stored.iter().map(|stored| self.keys.entry(stored)).collect(), position })
+    }
+
+    async fn expiries(&self) -> Result<BTreeMap<String, SystemTime>, DatastoreError> {
+        self.expiries_of(&self.list(&Scope::Everything).await?.0).await
     }
 
     async fn watch(&self, scope: Scope, from: &Position) -> Result<Changes, DatastoreError> {

@@ -7,9 +7,10 @@
 mod directory;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -70,6 +71,10 @@ impl Datastore for FileStore {
             Ok(Snapshot { entries, position })
         })
         .await
+    }
+
+    async fn expiries(&self) -> Result<BTreeMap<String, SystemTime>, DatastoreError> {
+        self.run("read leases", Directory::expiries).await
     }
 
     async fn watch(&self, scope: Scope, from: &Position) -> Result<Changes, DatastoreError> {

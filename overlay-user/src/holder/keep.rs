@@ -162,7 +162,6 @@ impl Keeper {
             Created::Yes(revision) => {
                 self.holds(revision, Lifetime::Ttl);
                 self.standing = Standing::Held;
-                tracing::info!(subnet = %self.holder.lease.subnet, "our lease was gone and is ours again");
                 let (lease, expires) = (self.holder.lease.clone(), self.holder.expires);
                 self.tell(HoldEvent::Retaken { lease, expires }).await
             }
@@ -176,7 +175,6 @@ impl Keeper {
             return Ok(());
         }
         self.standing = standing;
-        tracing::warn!(subnet = %self.holder.lease.subnet, to = %to.public_ip, "another node holds our subnet");
         self.tell(HoldEvent::Lost { to }).await
     }
 
@@ -264,7 +262,6 @@ impl Keeper {
         if matches!(self.told, Some(HoldEvent::Degraded { .. })) {
             return Ok(());
         }
-        tracing::warn!(reason, "degraded");
         self.tell(HoldEvent::Degraded { reason }).await
     }
 

@@ -20,6 +20,16 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// The key of the network.
+    pub(crate) const fn network(&self) -> &'static str {
+        self.network
+    }
+
+    /// The key of the subnets' length.
+    pub(crate) const fn subnet_len(&self) -> &'static str {
+        self.subnet_len
+    }
+
     /// The keys of the first and the last subnet that may be leased.
     pub(crate) const fn bounds(&self) -> (&'static str, &'static str) {
         (self.subnet_min, self.subnet_max)

@@ -25,26 +25,29 @@ struct Accepted<'a> {
     subnet: Ipv4Addr,
 }
 
-/// Decapsulates `udp`. VXLAN is left to the kernel's own device, once it has been found good.
+/// Decapsulates `udp`. VXLAN is left to the kernel's own device once it has been found good, and so is the first of
+/// several fragments.
 pub(super) fn from_underlay(facts: &Facts, packet: &[u8], super_packet: Option<Super>) -> Result<Expected, Reason> {
     let Some((node, accepted)) = accept(facts, packet, super_packet)? else { return Ok(Expected::UNTOUCHED) };
+    let bytes = delivered(node, &accepted)?;
+    if accepted.outer.more_fragments() {
+        return Ok(Expected::UNTOUCHED);
+    }
     let fate = match facts.encapsulation {
         Encapsulation::Vxlan => Fate::Untouched,
-        Encapsulation::Udp => {
-            let bytes = delivered(node, &accepted)?;
-            if super_packet.is_some_and(|of| !of.resizable) {
-                return Err(Reason::DecapRefused);
-            }
-            Fate::Becomes(bytes)
-        }
+        Encapsulation::Udp if super_packet.is_some_and(|of| !of.resizable) => return Err(Reason::DecapRefused),
+        Encapsulation::Udp => Fate::Becomes(bytes),
     };
     Ok(Expected { fate, counted: Some(count(&accepted, wire_packets(super_packet))) })
 }
 
 /// Decapsulates both kinds, and marks the packet in its metadata as decapsulated. The kernel shows metadata in
-/// front of the packet.
+/// front of the packet. A fragment is left to `from_underlay`.
 pub(super) fn xdp_decap(facts: &Facts, packet: &[u8]) -> Result<Expected, Reason> {
     let Some((node, accepted)) = accept(facts, packet, None)? else { return Ok(Expected::UNTOUCHED) };
+    if accepted.outer.more_fragments() {
+        return Ok(Expected::UNTOUCHED);
+    }
     let marked = [XDP_DECAPSULATED.to_ne_bytes().to_vec(), delivered(node, &accepted)?].concat();
     Ok(Expected { fate: Fate::Becomes(marked), counted: Some(count(&accepted, 1)) })
 }
@@ -79,7 +82,7 @@ fn combined_ecn(inner: u8, outer: u8) -> Option<u8> {
     row[usize::from(outer)]
 }
 
-/// The tunnel packet in a frame; `None`: there is none for us, or the kernel must reassemble it first.
+/// The tunnel packet in a frame, or the beginning of one; `None`: there is none for us.
 fn accept<'a>(
     facts: &'a Facts,
     packet: &'a [u8],
@@ -89,7 +92,8 @@ fn accept<'a>(
     let Some(outer) = Ethernet::parse(packet).filter(|frame| frame.ether_type == ETHER_IPV4) else { return Ok(None) };
     let Some(outer) = Ipv4::parse(outer.payload) else { return Ok(None) };
     if node.network.contains(outer.source()) {
-        return Err(Reason::NotEncapsulated);
+        let is_direct = facts.route(outer.source()).is_some_and(|(_, hop)| hop.direct);
+        return if is_direct { Ok(None) } else { Err(Reason::NotEncapsulated) };
     }
     // Only the first fragment has a UDP header; the others are nothing without it.
     let for_us = outer.is_well_formed()
@@ -113,9 +117,6 @@ fn accept<'a>(
     }
     let length = inner_length(inner, available, outer.more_fragments(), super_packet)?;
     let subnet = check_addresses(facts, node, outer.source(), inner)?;
-    if outer.more_fragments() {
-        return Ok(None);
-    }
     Ok(Some((node, Accepted { outer, inner, length, subnet })))
 }
 

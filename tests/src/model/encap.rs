@@ -2,13 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use ipnetwork::Ipv4Network;
 use overlay_common::{Encapsulation, Reason, Traffic};
 
 use super::{
     Expected, Facts, Fate, Hop, IDENTIFICATION, Node, SOURCE_PORT, Super,
     headers::{Ethernet, Ipv4},
-    wire_packets,
+    icmp, wire_packets,
 };
 use crate::packets::{self, ETHER_IPV4, PROTO_UDP};
 
@@ -25,7 +24,11 @@ pub(super) fn encap(facts: &Facts, packet: &[u8], super_packet: Option<Super>) -
     let length = length(inner, super_packet)?;
     // An all-zero LOCAL_NODE describes a subnet that holds every address.
     let node = facts.node.as_ref().ok_or(Reason::OwnSubnet)?;
-    let (subnet, hop) = destination(facts, node, inner)?;
+    check_addresses(node, inner)?;
+    let Some((subnet, hop)) = facts.route(inner.destination()) else {
+        let answer = icmp::net_unreachable(node, inner, length).ok_or(Reason::NoRoute)?;
+        return Ok(Expected { fate: Fate::Answered(Reason::NoRoute, answer), counted: None });
+    };
     if super_packet.is_some_and(|of| !of.resizable) {
         return Err(Reason::EncapRefused);
     }
@@ -52,8 +55,8 @@ fn length(inner: Ipv4<'_>, super_packet: Option<Super>) -> Result<usize, Reason>
     }
 }
 
-/// Where the packet goes, if its addresses allow it.
-fn destination(facts: &Facts, node: &Node, inner: Ipv4<'_>) -> Result<(Ipv4Network, Hop), Reason> {
+/// The packet must go from our subnet to another one of the network.
+fn check_addresses(node: &Node, inner: Ipv4<'_>) -> Result<(), Reason> {
     let destination = inner.destination();
     if !node.network.contains(destination) {
         return Err(if is_unicast(destination) { Reason::OutsideNetwork } else { Reason::NotUnicast });
@@ -64,7 +67,7 @@ fn destination(facts: &Facts, node: &Node, inner: Ipv4<'_>) -> Result<(Ipv4Netwo
     if !node.subnet.contains(inner.source()) {
         return Err(Reason::SourceNotOurs);
     }
-    facts.route(destination).ok_or(Reason::NoRoute)
+    Ok(())
 }
 
 /// The special-purpose addresses of RFC 6890 that no single interface can have.

@@ -75,6 +75,10 @@ impl<'a> Ipv4<'a> {
         usize::from(word(self.0, 2))
     }
 
+    pub(super) fn id(self) -> u16 {
+        word(self.0, 4)
+    }
+
     pub(super) fn more_fragments(self) -> bool {
         word(self.0, 6) & 0x2000 != 0
     }

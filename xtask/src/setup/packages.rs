@@ -98,26 +98,29 @@ fn apt_get_update() -> Command {
 
 fn apt_get_install<'a>(names: impl Iterator<Item = &'a str>) -> Command {
     let mut apt_get = Command::new("apt-get");
-    // RUNLEVEL keeps init scripts from being run where systemd does not; needrestart would restart services.
-    apt_get.envs([("DEBIAN_FRONTEND", "noninteractive"), ("NEEDRESTART_SUSPEND", "1"), ("RUNLEVEL", "1")]);
+    // Without questions, and without needrestart, which would restart services.
+    apt_get.envs([("DEBIAN_FRONTEND", "noninteractive"), ("NEEDRESTART_SUSPEND", "1")]);
     // Another apt, such as a daily update, may hold the lock for a while.
     apt_get.args(["install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]).args(names);
     apt_get
 }
 
 /// Keeps systemd from starting a service when its package is installed and at every boot (undo: `systemctl unmask`).
+///
+/// A `policy-rc.d` for the time of the installation would do for that moment only, and if setup were killed it would
+/// stay and keep every other service from being started.
 fn mask(service: &str) -> Option<Command> {
     let unit = PathBuf::from(format!("/etc/systemd/system/{service}.service"));
     // An administrator who has put something here has decided.
     if unit.symlink_metadata().is_ok() {
         return None;
     }
-    let mut install = Command::new("ln");
-    install.args(["-s", "/dev/null"]).arg(unit);
-    Some(install)
+    let mut mask = Command::new("ln");
+    mask.args(["-s", "/dev/null"]).arg(unit);
+    Some(mask)
 }
 
-/// Keeps a System V init from starting a service at boot.
+/// Keeps a System V init, which knows no mask, from starting a service at boot.
 fn disable(service: &str) -> Command {
     let mut disable = Command::new("update-rc.d");
     disable.args([service, "disable"]);

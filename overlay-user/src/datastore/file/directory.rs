@@ -110,6 +110,15 @@ impl Directory {
         Ok((found.into_iter().collect(), seen))
     }
 
+    /// When each lease expires, by name; reservations are left out.
+    pub(super) fn expiries(&self) -> io::Result<BTreeMap<String, SystemTime>> {
+        let mut expiries = BTreeMap::new();
+        for name in self.names()? {
+            expiries.extend(self.read(&name)?.and_then(|found| found.expires).map(|at| (name, at)));
+        }
+        Ok(expiries)
+    }
+
     /// The names of all files that may be leases.
     pub(super) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -189,6 +198,15 @@ impl Directory {
     fn path(&self, name: &str) -> io::Result<PathBuf> {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
             return Err(io::Error::new(ErrorKind::InvalidInput, "not a name that a lease can have"));
+        }
+        if name.contains(char::REPLACEMENT_CHARACTER) {
+            // Most likely a name that is no UTF-8. Its file is found again, so that it is reported like any other bad key.
+            for file in fs::read_dir(self.subnets())? {
+                let file = file?;
+                if file.file_name().to_string_lossy() == name {
+                    return Ok(file.path());
+                }
+            }
         }
         Ok(self.subnets().join(name))
     }

@@ -160,6 +160,10 @@ impl Watch {
             return Ok(());
         }
         let config = self.blocking(Directory::config).await?;
+        // As with leases: somebody is writing it by hand.
+        if config.as_ref().is_some_and(|config| config.value.is_empty()) {
+            return Ok(());
+        }
         let revision = config.as_ref().map(|config| config.revision);
         if revision != self.seen.get(CONFIG).map(|seen| seen.revision) {
             match revision {

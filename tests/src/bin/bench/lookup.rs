@@ -30,7 +30,7 @@ const COLD: u32 = 4096;
 /// When the kernel refuses a program or an entry.
 pub(crate) fn measure() -> Result<Vec<LookupCost>> {
     let mut programs = Programs::load(Encapsulation::Vxlan)?;
-    programs.set_node(LocalNode::new(&VTEP, (Ipv4Addr::new(10, 0, 0, 0), 8), (SUBNET.0, LENGTH), 1, 1))?;
+    programs.set_node(LocalNode::new(&VTEP, (Ipv4Addr::new(10, 0, 0, 0), 8), (SUBNET.0, LENGTH), 1, (1, 1450)))?;
     let mut costs = Vec::new();
     // One is there from the start.
     let mut present = 1;
@@ -99,7 +99,9 @@ mod tests {
     #[test]
     fn the_packets_take_the_way_that_is_measured() {
         let mut programs = Programs::load(Encapsulation::Vxlan).unwrap();
-        programs.set_node(LocalNode::new(&VTEP, (Ipv4Addr::new(10, 0, 0, 0), 8), (SUBNET.0, LENGTH), 1, 1)).unwrap();
+        programs
+            .set_node(LocalNode::new(&VTEP, (Ipv4Addr::new(10, 0, 0, 0), 8), (SUBNET.0, LENGTH), 1, (1, 1450)))
+            .unwrap();
         programs.set_route(subnet(7).octets(), node(7)).unwrap();
         let passed = programs.run("from_underlay", &from_wire(7), Context::default()).unwrap();
         assert_eq!((passed.verdict, passed.counted, &passed.packet), (-1, None, &from_wire(7)));

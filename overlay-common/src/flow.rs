@@ -1,0 +1,168 @@
+//! Flows that netfilter has let through unchanged: what the fast path knows of them.
+
+use core::net::Ipv4Addr;
+
+/// A TCP or UDP flow as the container on this node sees it. Key of `FLOWS` and `CANDIDATES`.
+///
+/// One key serves both directions: what the container sends and what it receives.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    local: [u8; 4],
+    remote: [u8; 4],
+    local_port: [u8; 2],
+    remote_port: [u8; 2],
+    protocol: u8,
+    _pad: [u8; 3],
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 16 && align_of::<FlowKey>() == 1);
+
+impl FlowKey {
+    /// The flow between `local`, a container here, and `remote`, one on another node. Ports in network order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(protocol: u8, local: ([u8; 4], [u8; 2]), remote: ([u8; 4], [u8; 2])) -> Self {
+        Self { local: local.0, remote: remote.0, local_port: local.1, remote_port: remote.1, protocol, _pad: [0; 3] }
+    }
+
+    /// The container here: address and port.
+    #[must_use]
+    pub const fn local(&self) -> (Ipv4Addr, u16) {
+        endpoint(self.local, self.local_port)
+    }
+
+    /// The container on the other node: address and port.
+    #[must_use]
+    pub const fn remote(&self) -> (Ipv4Addr, u16) {
+        endpoint(self.remote, self.remote_port)
+    }
+
+    /// IP protocol number: TCP or UDP.
+    #[must_use]
+    pub const fn protocol(&self) -> u8 {
+        self.protocol
+    }
+}
+
+const fn endpoint([a, b, c, d]: [u8; 4], port: [u8; 2]) -> (Ipv4Addr, u16) {
+    (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(port))
+}
+
+/// When something was last seen, in ticks of 2^20 ns (1.05 ms) since boot; 0 is never. Wraps after 52 days.
+pub type Ticks = u32;
+
+/// How long before `now` something was. Another CPU may have noted it a moment after this one read the clock.
+#[inline(always)]
+const fn age(now: Ticks, then: Ticks) -> Ticks {
+    const MOMENT: Ticks = 64;
+    let age = now.wrapping_sub(then);
+    if age > Ticks::MAX - MOMENT { 0 } else { age }
+}
+
+/// When a packet of a direction was last seen in front of netfilter and, unchanged, behind it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sightings {
+    /// In front of netfilter.
+    pub before: Ticks,
+    /// Behind it, with the same addresses and ports.
+    pub after: Ticks,
+}
+
+impl Sightings {
+    /// Whether netfilter has let the direction through unchanged within the last `ttl`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn approved(&self, now: Ticks, ttl: Ticks) -> bool {
+        self.after != 0 && age(now, self.after) < ttl
+    }
+
+    /// Whether the approval wants to be renewed by sending this packet past netfilter: once in its second half for
+    /// every sixteenth of it, while the other packets keep to the fast path.
+    #[must_use]
+    #[inline(always)]
+    pub const fn wants_renewal(&self, now: Ticks, ttl: Ticks) -> bool {
+        age(now, self.after) >= ttl / 2 && age(now, self.before) >= ttl / 16
+    }
+}
+
+/// What is known of a flow. Value of `FLOWS` and `CANDIDATES`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// What the container here sends.
+    pub outgoing: Sightings,
+    /// What it receives.
+    pub incoming: Sightings,
+}
+
+const _: () = assert!(size_of::<Flow>() == 16 && align_of::<Flow>() == 4);
+
+impl Flow {
+    /// Whether netfilter has let both directions through unchanged within the last `ttl`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn approved(&self, now: Ticks, ttl: Ticks) -> bool {
+        self.outgoing.approved(now, ttl) && self.incoming.approved(now, ttl)
+    }
+}
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)` over byte arrays, no padding (asserted above), every bit pattern is valid.
+unsafe impl aya::Pod for FlowKey {}
+
+#[cfg(feature = "user")]
+// SAFETY: `repr(C)` over four `u32`, no padding (asserted above), every bit pattern is valid.
+unsafe impl aya::Pod for Flow {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Ticks = 1600;
+
+    #[test]
+    fn an_approval_ends_with_its_time() {
+        let seen = Sightings { before: 100, after: 100 };
+        assert!(seen.approved(100, TTL));
+        assert!(seen.approved(100 + TTL - 1, TTL));
+        assert!(!seen.approved(100 + TTL, TTL));
+    }
+
+    #[test]
+    fn what_was_never_seen_behind_netfilter_is_not_approved() {
+        assert!(!Sightings { before: 5, after: 0 }.approved(5, TTL));
+    }
+
+    #[test]
+    fn both_directions_are_needed() {
+        let seen = Sightings { before: 10, after: 10 };
+        assert!(Flow { outgoing: seen, incoming: seen }.approved(20, TTL));
+        assert!(!Flow { outgoing: seen, ..Flow::default() }.approved(20, TTL));
+        assert!(!Flow { incoming: seen, ..Flow::default() }.approved(20, TTL));
+    }
+
+    #[test]
+    fn approvals_survive_the_wrap_of_the_clock() {
+        let seen = Sightings { before: u32::MAX - 1, after: u32::MAX - 1 };
+        assert!(seen.approved(10, TTL));
+    }
+
+    #[test]
+    fn what_another_cpu_noted_a_moment_later_is_fresh() {
+        let seen = Sightings { before: 103, after: 103 };
+        assert!(seen.approved(100, TTL));
+        assert!(!seen.wants_renewal(100, TTL));
+    }
+
+    #[test]
+    fn renewal_is_asked_for_by_few_packets_of_the_second_half() {
+        let seen = Sightings { before: 100, after: 100 };
+        assert!(!seen.wants_renewal(100 + TTL / 2 - 1, TTL));
+        assert!(seen.wants_renewal(100 + TTL / 2, TTL));
+        let asked = Sightings { before: 100 + TTL / 2, after: 100 };
+        assert!(!asked.wants_renewal(101 + TTL / 2, TTL));
+        assert!(asked.wants_renewal(100 + TTL / 2 + TTL / 16, TTL));
+    }
+}

@@ -1,0 +1,123 @@
+//! The fast path: packets of approved flows skip bridge, netfilter and routing on this node.
+//!
+//! It takes only what it fully understands. `None` means: let the kernel do it. What bridge, netfilter and routing would
+//! have done to an approved packet is done here: TTL, MTU, and the way to the container's interface.
+
+use network_types::ip::Ipv4Hdr;
+use overlay_common::{LocalNode, Reason};
+
+use crate::{
+    Verdict,
+    encap::{self, ETHER_IPV4, Ethernet},
+    flow::{self, Candidate, Direction},
+    maps,
+    packet::{L2, Packet as _, TcPacket},
+};
+
+/// A container's packet that leaves for another node at once.
+#[inline(always)]
+pub(crate) fn leave(packet: &mut TcPacket, node: &LocalNode) -> Result<Option<Verdict>, Reason> {
+    if !flow::enabled() || packet.header::<Ethernet>(0)?.ether_type != ETHER_IPV4 {
+        return Ok(None);
+    }
+    let ip = *packet.header::<Ipv4Hdr>(L2)?;
+    let (source, destination) = (ip.src_addr(), ip.dst_addr());
+    if !node.in_network(destination) || node.in_subnet(destination) || !node.in_subnet(source) {
+        return Ok(None);
+    }
+    let Some(candidate) = flow::candidate(packet, L2, Direction::Outgoing) else { return Ok(None) };
+    let known = maps::endpoint(ip.src_addr).is_some_and(|endpoint| endpoint.ifindex() == packet.ifindex());
+    let skips = flow::may_skip_netfilter(&candidate, Direction::Outgoing);
+    if !skips || !known || ip.ttl <= 1 || !fits(packet, packet.len() - L2, &candidate, node) {
+        return Ok(None);
+    }
+    let length = encap::inner_length(&ip, packet.len() - L2, packet.is_gso())?;
+    let subnet = node.subnet_of(destination);
+    let Some(route) = maps::route(subnet) else { return Ok(None) };
+    packet.store(L2, &forwarded(ip, ip.tos))?;
+    encap::send(packet, node, subnet, &route, length, ip.tos).map(Some)
+}
+
+/// An accepted tunnel packet whose inner packet goes straight into its container.
+///
+/// `outer_len` bytes stand between the Ethernet header and the inner packet of `inner_len` bytes; `tos` is what the inner
+/// TOS byte becomes.
+#[inline(always)]
+pub(crate) fn enter(
+    packet: &mut TcPacket,
+    node: &LocalNode,
+    outer_len: usize,
+    inner_len: usize,
+    tos: u8,
+) -> Result<Option<Verdict>, Reason> {
+    if !flow::enabled() {
+        return Ok(None);
+    }
+    let Some(candidate) = flow::candidate(packet, L2 + outer_len, Direction::Incoming) else { return Ok(None) };
+    if !flow::may_skip_netfilter(&candidate, Direction::Incoming) {
+        return Ok(None);
+    }
+    let ip = *packet.header::<Ipv4Hdr>(L2 + outer_len)?;
+    let Some(endpoint) = maps::endpoint(ip.dst_addr) else { return Ok(None) };
+    if endpoint.ifindex() == 0 || ip.ttl <= 1 || !fits(packet, inner_len, &candidate, node) {
+        return Ok(None);
+    }
+    packet.strip(outer_len)?;
+    let frame = Frame {
+        ethernet: Ethernet { destination: endpoint.mac(), source: node.vtep().mac, ether_type: ETHER_IPV4 },
+        ip: forwarded(ip, tos),
+    };
+    packet.store(0, &frame)?;
+    Ok(Some(packet.redirect_into_peer(endpoint.ifindex())))
+}
+
+/// Behind netfilter, on the way out: notes what it has let through.
+#[inline(always)]
+pub(crate) fn note_leaving(packet: &TcPacket) {
+    if flow::enabled()
+        && let Some(candidate) = flow::candidate(packet, L2, Direction::Outgoing)
+    {
+        flow::note_behind_netfilter(&candidate, Direction::Outgoing);
+    }
+}
+
+/// Behind netfilter, at the container's door: notes what it has let through.
+#[inline(always)]
+pub(crate) fn note_entering(packet: &TcPacket) {
+    let is_ipv4 = packet.header::<Ethernet>(0).is_ok_and(|ethernet| ethernet.ether_type == ETHER_IPV4);
+    if flow::enabled()
+        && is_ipv4
+        && let Some(candidate) = flow::candidate(packet, L2, Direction::Incoming)
+    {
+        flow::note_behind_netfilter(&candidate, Direction::Incoming);
+    }
+}
+
+/// Ethernet and IPv4 header of a delivered packet, stored in one go.
+#[repr(C)]
+struct Frame {
+    ethernet: Ethernet,
+    ip: Ipv4Hdr,
+}
+
+/// Whether the packet of `length` bytes, or each segment of a super-packet, fits the overlay MTU.
+#[inline(always)]
+fn fits(packet: &TcPacket, length: usize, candidate: &Candidate, node: &LocalNode) -> bool {
+    let largest = if packet.is_gso() { packet.gso_size() + candidate.headers } else { length as u32 };
+    largest <= u32::from(node.mtu())
+}
+
+/// The header of a packet that was forwarded by this node: TTL lower by one, another TOS byte, and the checksum updated
+/// by both differences (RFC 1624, equation 3).
+#[inline(always)]
+fn forwarded(mut ip: Ipv4Hdr, tos: u8) -> Ipv4Hdr {
+    let old = u32::from(u16::from_be_bytes([ip.vihl, ip.tos])) + u32::from(u16::from_be_bytes([ip.ttl, ip.proto]));
+    ip.tos = tos;
+    ip.ttl -= 1;
+    let new = u32::from(u16::from_be_bytes([ip.vihl, ip.tos])) + u32::from(u16::from_be_bytes([ip.ttl, ip.proto]));
+    // Two complements of 16 bits, as one number: 2 * 0xffff - old.
+    let sum = u32::from(!ip.checksum()) + (0x1_fffe - old) + new;
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ip.set_checksum(!((folded & 0xffff) + (folded >> 16)) as u16);
+    ip
+}

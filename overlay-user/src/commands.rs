@@ -1,0 +1,117 @@
+//! What the short commands do: ask, print, done. Each takes its part of the command line.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    admin::{self, Ours},
+    cli::{ConfigCommand, LeaseCommand, MapCommand, OperatorArgs, Output},
+    datastore::{self, Datastore, DatastoreConfig},
+    map_dump, maps,
+    network::{ConfigChange, MAX_CONFIG, NetworkConfig},
+    rundir::RunDir,
+};
+
+/// `overlay map`.
+///
+/// # Errors
+/// When there is no data path, or no such map.
+pub fn map(command: MapCommand) -> Result<()> {
+    match command {
+        MapCommand::List(args) => {
+            RunDir::new(&args.run_dir).existing_maps()?;
+            print(&maps::NAMES.join("\n"))
+        }
+        MapCommand::Dump { name, output, run_dir } => {
+            let rows = map_dump::rows(&RunDir::new(&run_dir.run_dir), &name)?;
+            match output {
+                Output::Table => print(&map_dump::table(&rows)),
+                Output::Json => print(&serde_json::to_string_pretty(&rows)?),
+            }
+        }
+    }
+}
+
+/// `overlay config`.
+///
+/// # Errors
+/// When the datastore fails, there is no network config to print, or the one to write breaks a rule.
+pub async fn config(command: ConfigCommand) -> Result<()> {
+    match command {
+        ConfigCommand::Get(operator) => {
+            let (store, _) = open(operator)?;
+            print(admin::config_get(&*store).await?.trim_end())
+        }
+        ConfigCommand::Set { config, operator } => {
+            let json = given(&config)?;
+            let (store, _) = open(operator)?;
+            let before = store.config().await?.and_then(|before| NetworkConfig::parse(&before.value).ok());
+            let config = admin::config_set(&*store, &json).await?;
+            match before.map(|before| ConfigChange::between(&before, &config)) {
+                Some(change) if !change.is_empty() => tracing::info!(%change, "network config stored"),
+                _ => tracing::info!("network config stored"),
+            }
+            Ok(())
+        }
+    }
+}
+
+/// `overlay lease`.
+///
+/// # Errors
+/// When the datastore fails, or a lease is not what the command needs it to be.
+pub async fn lease(command: LeaseCommand) -> Result<()> {
+    match command {
+        LeaseCommand::List { output, operator } => {
+            let (store, run_dir) = open(operator)?;
+            let ours = Ours::of_this_node(&run_dir).context("read this node's addresses")?;
+            let rows = admin::lease_list(&*store, &ours).await?;
+            match output {
+                Output::Table => print(&admin::lease_table(&rows)),
+                Output::Json => print(&serde_json::to_string_pretty(&rows)?),
+            }
+        }
+        LeaseCommand::Reserve { subnet, public_ip, operator } => {
+            admin::lease_reserve(&*open(operator)?.0, subnet, public_ip).await?;
+            tracing::info!(%subnet, %public_ip, "reserved");
+            Ok(())
+        }
+        LeaseCommand::Release { subnet, operator } => {
+            admin::lease_release(&*open(operator)?.0, subnet).await?;
+            tracing::info!(%subnet, "released");
+            Ok(())
+        }
+    }
+}
+
+fn open(operator: OperatorArgs) -> Result<(std::sync::Arc<dyn Datastore>, RunDir)> {
+    let config: DatastoreConfig = operator.datastore.try_into()?;
+    Ok((datastore::open(&config)?, RunDir::new(&operator.run_dir.run_dir)))
+}
+
+/// The network config that the command line gives, or names. One that is too large is cut just where that shows.
+fn given(config: &str) -> Result<Vec<u8>> {
+    if config.trim_start().starts_with('{') {
+        return Ok(config.as_bytes().to_vec());
+    }
+    let source: Box<dyn io::Read> = match config {
+        "-" => Box::new(io::stdin()),
+        file => Box::new(fs::File::open(file).with_context(|| format!("read the network config from {file}"))?),
+    };
+    let mut json = Vec::new();
+    let limit = MAX_CONFIG as u64 + 1;
+    source.take(limit).read_to_end(&mut json).with_context(|| format!("read the network config from {config}"))?;
+    Ok(json)
+}
+
+/// Prints `text` and a line end. A reader that has read enough is no failure.
+fn print(text: &str) -> Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
+        _ => Ok(()),
+    }
+}

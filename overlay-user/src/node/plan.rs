@@ -1,0 +1,108 @@
+//! [`Plan`]: what the overlay on this node has to be, and what follows from it.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Result, bail};
+use ipnetwork::Ipv4Network;
+use overlay_common::{Encapsulation, LocalNode, Ticks, Vtep};
+
+use crate::{
+    cli::Decap,
+    link::{self, LinkConfig, LinkKind, VxlanConfig},
+    loader::Constants,
+    network::Backend,
+    underlay::Underlay,
+};
+
+/// What the overlay on this node has to be, as config, datastore and interfaces say.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How packets travel.
+    pub backend: Backend,
+    /// The overlay network.
+    pub network: Ipv4Network,
+    /// The subnet that this node owns.
+    pub subnet: Ipv4Network,
+    /// The underlay interface.
+    pub underlay: Underlay,
+    /// MAC address of the overlay device, as the lease says it.
+    pub mac: [u8; 6],
+    /// MTU of the overlay device in bytes.
+    pub mtu: u32,
+    /// Where outer packets are decapsulated.
+    pub decap: Decap,
+    /// How long netfilter's approval of a flow lasts; 0: no fast path.
+    pub flow_ttl: Ticks,
+    /// Whether to log each dropped packet.
+    pub log_drops: bool,
+}
+
+impl Plan {
+    pub(super) const fn constants(&self) -> Constants {
+        let encapsulation = self.backend.encapsulation();
+        Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops }
+    }
+
+    pub(super) fn link(&self) -> LinkConfig {
+        let kind = match self.backend {
+            Backend::Udp { .. } => LinkKind::Udp,
+            Backend::Vxlan { vni, port, .. } => LinkKind::Vxlan(VxlanConfig {
+                vni,
+                port,
+                local: self.underlay.address,
+                underlay_ifindex: self.underlay.ifindex,
+            }),
+        };
+        LinkConfig { kind, network: self.network, subnet: self.subnet, mtu: self.mtu, mac: Some(self.mac) }
+    }
+
+    pub(super) fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32) -> LocalNode {
+        let vni = match self.backend {
+            Backend::Udp { .. } => 0,
+            Backend::Vxlan { vni, .. } => vni,
+        };
+        let vtep = Vtep { address: self.underlay.address, mac: self.mac, port: self.backend.port(), vni };
+        LocalNode::new(
+            &vtep,
+            (self.network.ip(), self.network.prefix()),
+            (subnet, self.subnet.prefix()),
+            self.underlay.ifindex,
+            (overlay_ifindex, u16::try_from(self.mtu).unwrap_or(u16::MAX)),
+        )
+    }
+}
+
+/// The name of the overlay device for `backend`.
+#[must_use]
+pub fn device_name(backend: &Backend) -> String {
+    match backend {
+        Backend::Udp { .. } => format!("{}0", link::NAME_PREFIX),
+        Backend::Vxlan { vni, .. } => format!("{}{vni}", link::NAME_PREFIX),
+    }
+}
+
+/// The overlay's MTU in bytes: what encap leaves of the backend's MTU or, if it has none, of the underlay's.
+///
+/// # Errors
+/// When too little is left.
+pub fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
+    let configured = match backend {
+        Backend::Vxlan { mtu, .. } => *mtu,
+        Backend::Udp { .. } => None,
+    };
+    let underlay = Underlay { mtu: configured.map_or(underlay.mtu, u32::from), ..underlay.clone() };
+    Ok(underlay.overlay_mtu(backend.encapsulation().overhead())?)
+}
+
+/// Refuses a way to decapsulate that the encapsulation does not have.
+///
+/// # Errors
+/// One line that names both.
+pub fn check_decap(decap: Decap, encapsulation: Encapsulation) -> Result<()> {
+    match (decap, encapsulation) {
+        (Decap::Kernel, Encapsulation::Udp) => {
+            bail!("--decap kernel: the kernel cannot decapsulate the udp backend; use tc or xdp")
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,162 @@
+//! What the tests share: conversations that are watched, and netfilter's view of them.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    time::{Duration, Instant},
+};
+
+pub(crate) use overlay_tests::{
+    cluster::Backend,
+    for_either_backend,
+    two_nodes::{LIMIT, flow, on_two_nodes, settings, two},
+};
+use overlay_tests::{
+    cluster::Settings,
+    netns::Netns,
+    node::{Container, Node},
+    process::{output, wait_until},
+};
+
+/// How long a packet may be on its way before it counts as lost.
+const LOST: Duration = Duration::from_millis(200);
+
+/// Two nodes whose agents approve flows for `seconds`.
+pub(crate) fn approving(backend: Backend, seconds: u32) -> Settings {
+    with(backend, &["--fast-path-approval", &seconds.to_string()])
+}
+
+/// Two nodes without a fast path.
+pub(crate) fn slow(backend: Backend) -> Settings {
+    with(backend, &["--fast-path", "off"])
+}
+
+fn with(backend: Backend, arguments: &[&str]) -> Settings {
+    Settings { agent_arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), ..settings(backend) }
+}
+
+/// A UDP socket in `netns` that gives a packet up soon.
+pub(crate) fn udp_socket(netns: &Netns, address: Ipv4Addr, port: u16) -> UdpSocket {
+    let socket = netns.run(|| UdpSocket::bind((address, port))).unwrap();
+    socket.set_read_timeout(Some(LOST)).unwrap();
+    socket
+}
+
+/// A UDP flow between two containers, one question at a time.
+pub(crate) struct Conversation {
+    pub(crate) near: UdpSocket,
+    pub(crate) far: UdpSocket,
+}
+
+impl Conversation {
+    /// From the container `from` to the container `to`.
+    pub(crate) fn between(from: &Container, to: &Container) -> Self {
+        let far = udp_socket(&to.netns, to.address, 0);
+        Self::towards(from, far.local_addr().unwrap(), far)
+    }
+
+    /// From the container `from` to `service`, where `far` answers.
+    pub(crate) fn towards(from: &Container, service: SocketAddr, far: UdpSocket) -> Self {
+        let near = udp_socket(&from.netns, from.address, 0);
+        near.connect(service).unwrap();
+        Self { near, far }
+    }
+
+    /// Sends one packet there and one back. Says whether both have arrived.
+    pub(crate) fn exchange(&self) -> bool {
+        let answered = self.ask().and_then(|from| {
+            self.far.send_to(b"answer", from)?;
+            self.near.recv(&mut [0; 16])
+        });
+        match answered {
+            Ok(length) => length == b"answer".len(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) => panic!("exchange: {error}"),
+        }
+    }
+
+    /// Sends one packet there, and returns whom it seems to come from.
+    pub(crate) fn ask(&self) -> io::Result<SocketAddr> {
+        self.near.send(b"question")?;
+        self.far.recv_from(&mut [0; 16]).map(|(_, from)| from)
+    }
+
+    pub(crate) fn exchange_many(&self, count: u32) {
+        for number in 0..count {
+            assert!(self.exchange(), "exchange {number} of {count} was lost");
+        }
+    }
+
+    /// Exchanges packets until both nodes carry the flow on the fast path.
+    pub(crate) fn engage(&self, nodes: [&Node; 2]) {
+        wait_until("the flow to be approved on both nodes", LIMIT, || {
+            self.exchange() && nodes.iter().all(|node| self.is_fast(node))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {:?}", nodes.map(|node| node.counters().flows())));
+        // The answer to the last question may have been the one that was approved last.
+        assert!(self.exchange());
+    }
+
+    /// Whether `node` carries the flow on the fast path.
+    pub(crate) fn is_fast(&self, node: &Node) -> bool {
+        is_fast(node, 17, [v4(self.near.local_addr().unwrap()), v4(self.far.local_addr().unwrap())])
+    }
+
+    /// Exchanges packets for `time`, lost or not, and returns when the last one was that was not lost.
+    pub(crate) fn last_exchange_within(&self, time: Duration) -> Duration {
+        let start = Instant::now();
+        let mut last = Duration::ZERO;
+        while start.elapsed() < time {
+            if self.exchange() {
+                last = start.elapsed();
+            }
+        }
+        last
+    }
+}
+
+pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
+    let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
+    address
+}
+
+/// Whether `node` carries the flow of `protocol` between `ends` on the fast path.
+pub(crate) fn is_fast(node: &Node, protocol: u8, ends: [SocketAddrV4; 2]) -> bool {
+    let ends = ends.map(|end| (*end.ip(), end.port()));
+    let flows = node.counters().flows().unwrap();
+    flows
+        .iter()
+        .any(|(key, _)| key.protocol() == protocol && ends.contains(&key.local()) && ends.contains(&key.remote()))
+}
+
+/// Adds rules of nftables, as `nft -f` reads them, to `node`.
+pub(crate) fn nft(node: &Node, rules: &str) -> String {
+    output(node.netns().command("nft").arg(rules)).unwrap()
+}
+
+/// Counts the packets of `filter` that `node` forwards past netfilter, from now on.
+pub(crate) struct Forwarded<'a> {
+    node: &'a Node,
+}
+
+impl<'a> Forwarded<'a> {
+    pub(crate) fn count(node: &'a Node, filter: &str) -> Self {
+        nft(
+            node,
+            &format!(
+                "add table ip probe
+                 add counter ip probe forwarded
+                 add chain ip probe forward {{ type filter hook forward priority -150; }}
+                 add rule ip probe forward {filter} counter name forwarded"
+            ),
+        );
+        Self { node }
+    }
+
+    /// How many they are so far.
+    pub(crate) fn packets(&self) -> u64 {
+        let text = nft(self.node, "list counter ip probe forwarded");
+        let packets = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        packets.and_then(|packets| packets.parse().ok()).unwrap_or_else(|| panic!("no count: {text}"))
+    }
+}
