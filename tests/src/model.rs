@@ -1,8 +1,8 @@
 //! What the programs do to a packet: a specification that runs.
 //!
 //! Written from the RFCs, from `bpf-maps.md` and from the words of [`Reason`], over plain byte slices and without
-//! any code of the programs. Where several reasons fit a packet, the order of the checks in [`encap`] and
-//! [`decap`] says which one is counted. `tests/fuzz` holds the programs to it.
+//! any code of the programs. Where several reasons fit a packet, the order of the checks in `encap` and
+//! `decap` says which one is counted. `tests/fuzz` holds the programs to it.
 //!
 //! Left to the node, and written here as [`SOURCE_PORT`] and [`IDENTIFICATION`]: the outer source port, anything
 //! in the dynamic range, and the identification of the outer packet.
