@@ -3,7 +3,12 @@
 mod endpoints;
 mod routes;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use overlay_common::{LocalNode, Reason};
@@ -104,10 +109,59 @@ impl<M> Pinned<M> {
     }
 }
 
+/// How long a write may wait for the kernel to have memory.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tries a write again for a while when the kernel has no memory for it.
+///
+/// The kernel takes memory for entries from a small stock that it fills up in the background: thousands of entries in a
+/// row use it up faster, on a machine that has plenty. Per-CPU values, the scarcest kind, do that to a cluster of some
+/// ten thousand nodes.
+fn patiently(mut write: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+    let start = Instant::now();
+    loop {
+        match write() {
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::OutOfMemory && start.elapsed() < PATIENCE =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+}
+
 fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aya::sys::SyscallError;
+
+    fn failed(errno: i32) -> Result<(), MapError> {
+        Err(SyscallError { call: "bpf_map_update_elem", io_error: io::Error::from_raw_os_error(errno) }.into())
+    }
+
+    #[test]
+    fn a_write_waits_for_memory() {
+        let mut stock = [failed(libc::ENOMEM), failed(libc::ENOMEM), Ok(())].into_iter();
+        assert!(patiently(|| stock.next().unwrap()).is_ok());
+        assert!(stock.next().is_none());
+    }
+
+    #[test]
+    fn a_write_does_not_wait_for_what_waiting_does_not_mend() {
+        let mut tries = 0;
+        let full = patiently(|| {
+            tries += 1;
+            failed(libc::E2BIG)
+        });
+        assert!(full.is_err() && tries == 1);
     }
 }

@@ -21,6 +21,10 @@ use overlay_tests::{
 /// How long a packet may be on its way before it counts as lost.
 const LOST: Duration = Duration::from_millis(200);
 
+/// How a lost packet shows: by silence, or by what ICMP has said of an earlier one.
+const LOST_AS: [io::ErrorKind; 3] =
+    [io::ErrorKind::WouldBlock, io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable];
+
 /// Two nodes whose agents approve flows for `seconds`.
 pub(crate) fn approving(backend: Backend, seconds: u32) -> Settings {
     with(backend, &["--fast-path-approval", &seconds.to_string()])
@@ -70,7 +74,7 @@ impl Conversation {
         });
         match answered {
             Ok(length) => length == b"answer".len(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if LOST_AS.contains(&error.kind()) => false,
             Err(error) => panic!("exchange: {error}"),
         }
     }

@@ -1,7 +1,19 @@
 //! The fast path: what it carries past netfilter, and that nobody can tell but by the time it takes.
 //!
-//! Each test runs on two nodes with a container each, once per backend. The counters of nftables tell which packets went
-//! past netfilter.
+//! Each test runs on two nodes with a container each, once per backend. The counters of nftables tell which packets
+//! netfilter has seen.
 
+#[cfg(test)]
 mod engaged;
+#[cfg(test)]
 mod ground;
+#[cfg(test)]
+mod headers;
+#[cfg(test)]
+mod nat;
+#[cfg(test)]
+mod replaced;
+#[cfg(test)]
+mod rules;
+#[cfg(test)]
+mod tcp;

@@ -1,8 +1,8 @@
 //! What the programs do to a packet: a specification that runs.
 //!
 //! Written from the RFCs, from `bpf-maps.md` and from the words of [`Reason`], over plain byte slices and without
-//! any code of the programs. Where several reasons fit a packet, the order of the checks in [`encap`] and
-//! [`decap`] says which one is counted. `tests/fuzz` holds the programs to it.
+//! any code of the programs. Where several reasons fit a packet, the order of the checks in `encap` and
+//! `decap` says which one is counted. `tests/fuzz` holds the programs to it.
 //!
 //! Left to the node, and written here as [`SOURCE_PORT`] and [`IDENTIFICATION`]: the outer source port, anything
 //! in the dynamic range, and the identification of the outer packet.
@@ -24,7 +24,8 @@ pub const SOURCE_PORT: u16 = 49_152;
 /// The identification in the outer IP header of the model.
 pub const IDENTIFICATION: u16 = 0;
 
-/// A program. `admit` is none of these: what it does hangs on a mark alone, not on the packet.
+/// A program of the slow path. The model says nothing of the fast path, of the programs at a container's door, nor of
+/// `admit`, which looks at a mark alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Program {
     /// Encap, on what the kernel has routed into the overlay device.

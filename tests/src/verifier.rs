@@ -42,15 +42,15 @@ impl fmt::Display for Measured {
             Encapsulation::Vxlan => "`vxlan`",
         };
         let Self { program, verified, stack, instructions, machine_code, .. } = self;
-        write!(f, "| {program:<13} | {encapsulation:<13} | {verified:>8} | {stack:>5} | ")?;
+        write!(f, "| {program:<14} | {encapsulation:<13} | {verified:>8} | {stack:>5} | ")?;
         write!(f, "{instructions:>12} | {machine_code:>12} |")
     }
 }
 
 /// The first two lines of the table.
 pub const TABLE_HEAD: &str = "\
-| program       | encapsulation | verified | stack | instructions | machine code |
-|---------------|---------------|----------|-------|--------------|--------------|";
+| program        | encapsulation | verified | stack | instructions | machine code |
+|----------------|---------------|----------|-------|--------------|--------------|";
 
 /// Loads every program for both encapsulations and reads what the kernel says of it.
 ///

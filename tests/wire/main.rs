@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod containers;
+#[cfg(test)]
 mod drops;
 #[cfg(test)]
 mod fragments;

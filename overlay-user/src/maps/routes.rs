@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues};
+use aya::{
+    maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues},
+    util::nr_cpus,
+};
 use ipnetwork::Ipv4Network;
 use overlay_common::{Route, Traffic};
 
-use super::{MapsError, Pinned, ignore_missing};
+use super::{MapsError, Pinned, ignore_missing, patiently};
 
 /// Where packets for remote subnets go: `ROUTES`, with `NODES` and `TRAFFIC` kept in step.
 ///
@@ -16,6 +19,8 @@ pub struct Routes {
     nodes: Pinned<HashMap<MapData, [u8; 4], [u8; 4]>>,
     traffic: Pinned<PerCpuHashMap<MapData, [u8; 4], Traffic>>,
     subnet_len: u8,
+    /// CPUs that the kernel keeps counters for.
+    cpus: usize,
 }
 
 impl Routes {
@@ -24,11 +29,14 @@ impl Routes {
     /// # Errors
     /// When one is not there or of another kind.
     pub fn open(directory: &Path, subnet_len: u8) -> Result<Self, MapsError> {
+        let traffic = Pinned::open(directory, "TRAFFIC", |map| PerCpuHashMap::try_from(Map::PerCpuHashMap(map)))?;
+        let cpus = traffic.check("count the CPUs for", nr_cpus().map_err(|(_, error)| MapError::IoError(error)))?;
         Ok(Self {
             routes: Pinned::open(directory, "ROUTES", |map| HashMap::try_from(Map::HashMap(map)))?,
             nodes: Pinned::open(directory, "NODES", |map| HashMap::try_from(Map::HashMap(map)))?,
-            traffic: Pinned::open(directory, "TRAFFIC", |map| PerCpuHashMap::try_from(Map::PerCpuHashMap(map)))?,
+            traffic,
             subnet_len,
+            cpus,
         })
     }
 
@@ -40,12 +48,12 @@ impl Routes {
         let key = subnet.network().octets();
         let previous = self.route(key)?;
         let hop = route.next_hop().octets();
-        let written = self.nodes.map.insert(hop, key, 0);
+        let written = patiently(|| self.nodes.map.insert(hop, key, 0));
         self.nodes.check("write", written)?;
         if previous.is_none() {
             self.start_counting(key)?;
         }
-        let written = self.routes.map.insert(key, route, 0);
+        let written = patiently(|| self.routes.map.insert(key, route, 0));
         self.routes.check("write", written)?;
         match previous {
             Some(previous) if previous.next_hop() != route.next_hop() => self.forget_node(previous.next_hop(), key),
@@ -129,10 +137,8 @@ impl Routes {
     }
 
     fn start_counting(&mut self, key: [u8; 4]) -> Result<(), MapsError> {
-        let zero = aya::util::nr_cpus()
-            .map_err(|(_, error)| MapError::IoError(error))
-            .and_then(|cpus| PerCpuValues::try_from(vec![Traffic::default(); cpus]).map_err(MapError::IoError));
-        let written = zero.and_then(|zero| self.traffic.map.insert(key, zero, 0));
+        let zero = || PerCpuValues::try_from(vec![Traffic::default(); self.cpus]).map_err(MapError::IoError);
+        let written = patiently(|| self.traffic.map.insert(key, zero()?, 0));
         self.traffic.check("write", written)
     }
 

@@ -253,7 +253,7 @@ fn overlay(nodes: &[Netns; 2], directory: &FilePath, backend: Backend, more: &[&
 fn masquerade(nodes: &[Netns; 2]) -> Result<()> {
     for (number, node) in nodes.iter().enumerate() {
         let mut rules = TrafficRules::new(RulesConfig {
-            name: "masquerade".to_owned(),
+            name: "flannel.1".to_owned(),
             network: NETWORK.parse()?,
             subnet: format!("{}/24", subnet(number)).parse()?,
             masquerade: Some(Masquerade { random_fully: true }),

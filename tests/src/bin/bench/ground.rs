@@ -3,7 +3,11 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use anyhow::Result;
-use overlay_tests::{netns::Netns, node::UNDERLAY_DEVICE, process::wait_for};
+use overlay_tests::{
+    netns::Netns,
+    node::UNDERLAY_DEVICE,
+    process::{self, wait_for},
+};
 
 use crate::cpu::{self, Cpu};
 
@@ -124,7 +128,8 @@ fn steer(node: &Netns, cpu: Option<Cpu>) -> Result<()> {
     node.device_setting(UNDERLAY_DEVICE, "queues/rx-0/rps_cpus", mask)
 }
 
-/// A veth that does GRO polls, by default on the sender's CPU; here a thread of the kernel polls, on `cpu`.
+/// A veth that does GRO polls, by default on the sender's CPU; here a thread of the kernel polls, on `cpu`, before
+/// any other thread there: as the softirq would that it stands for.
 fn poll_on(node: &Netns, cpu: Cpu) -> Result<()> {
     let before = poll_threads()?;
     node.device_setting(UNDERLAY_DEVICE, "threaded", "1")?;
@@ -133,7 +138,11 @@ fn poll_on(node: &Netns, cpu: Cpu) -> Result<()> {
         Ok((!new.is_empty()).then_some(new))
     };
     let new = wait_for("the kernel's thread that polls", LIMIT, new)?;
-    new.into_iter().try_for_each(|thread| cpu::pin(thread, cpu))
+    for thread in new {
+        cpu::pin(thread, cpu)?;
+        process::output(process::command("chrt").args(["--fifo", "--pid", "1", &thread.to_string()]))?;
+    }
+    Ok(())
 }
 
 /// The kernel's threads that poll underlay interfaces, of all namespaces.

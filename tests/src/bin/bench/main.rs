@@ -105,7 +105,7 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn datapath(arguments: &Arguments) -> rounds::Extent {
-    let (rounds, milliseconds) = if arguments.full { (7, 1000) } else { (3, 120) };
+    let (rounds, milliseconds) = if arguments.full { (7, 1000) } else { (3, 100) };
     rounds::Extent { rounds, duration: Duration::from_millis(milliseconds), only: arguments.only.clone() }
 }
 

@@ -18,16 +18,17 @@ const MARGIN: i32 = 12;
 const LABELS: u32 = 40;
 
 /// Bars of the subjects in this order; the others have none, to keep the picture readable.
-const COLOURS: [(&str, RGBColor); 9] = [
-    ("bare", RGBColor(190, 190, 190)),
-    ("plain", RGBColor(120, 120, 120)),
-    ("plain+masq", RGBColor(90, 90, 90)),
+const COLOURS: [(&str, RGBColor); 10] = [
+    ("bare", RGBColor(200, 200, 200)),
+    ("plain", RGBColor(130, 130, 130)),
     ("kernel-vxlan", RGBColor(230, 159, 0)),
-    ("kernel-vxlan+masq", RGBColor(180, 110, 0)),
+    ("tun-proxy", RGBColor(240, 228, 66)),
     ("overlay-vxlan", RGBColor(0, 114, 178)),
-    ("overlay-vxlan+masq", RGBColor(0, 70, 120)),
-    ("overlay-udp", RGBColor(0, 158, 115)),
-    ("overlay-udp+masq", RGBColor(0, 100, 70)),
+    ("overlay-vxlan-slow", RGBColor(86, 180, 233)),
+    ("overlay-udp", RGBColor(0, 120, 90)),
+    ("overlay-udp-slow", RGBColor(120, 200, 170)),
+    ("kernel-vxlan+masq", RGBColor(180, 110, 0)),
+    ("overlay-vxlan+masq", RGBColor(0, 60, 110)),
 ];
 
 /// Draws a file `datapath-UNDERLAY-CPUS.svg` into `directory` for each ground that was measured.

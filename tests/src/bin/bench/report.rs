@@ -61,7 +61,8 @@ pub(crate) struct Datapath {
 /// One workload of one subject on one ground.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// `bare`, `plain`, `kernel-vxlan`, `overlay-vxlan`, `overlay-udp`, those with `+masq`, `plain-again`.
+    /// `bare`, `plain`, `kernel-vxlan`, `tun-proxy`, `overlay-vxlan`, `overlay-udp`, the last two with `-slow` (fast path
+    /// off), those with containers and `+masq` (masquerade rules on both nodes), `plain-again`.
     pub(crate) subject: String,
     /// `gso` or `nic`.
     pub(crate) underlay: String,

@@ -37,18 +37,28 @@ impl Subject {
 /// Plain routing, measured a second time: what differs between the two is noise.
 pub(crate) const AGAIN: &str = "plain-again";
 
+/// Arguments of our agent.
+const FAST: &[&str] = &[];
+const SLOW: &[&str] = &["--fast-path", "off"];
+const FAST_MASQUERADE: &[&str] = &["--ip-masq"];
+const SLOW_MASQUERADE: &[&str] = &["--fast-path", "off", "--ip-masq"];
+
 /// All of them, in the order of measurement. The two that are the same stand far apart.
-pub(crate) const SUBJECTS: [Subject; 11] = [
+pub(crate) const SUBJECTS: [Subject; 15] = [
     Subject::new("plain", Path::Plain, false),
     Subject::new("bare", Path::Bare, false),
     Subject::new("kernel-vxlan", Path::KernelVxlan, false),
-    Subject::new("overlay-vxlan", Path::Overlay(Backend::Vxlan, &[]), false),
-    Subject::new("overlay-udp", Path::Overlay(Backend::Udp, &[]), false),
+    Subject::new("overlay-vxlan", Path::Overlay(Backend::Vxlan, FAST), false),
+    Subject::new("overlay-vxlan-slow", Path::Overlay(Backend::Vxlan, SLOW), false),
+    Subject::new("overlay-udp", Path::Overlay(Backend::Udp, FAST), false),
+    Subject::new("overlay-udp-slow", Path::Overlay(Backend::Udp, SLOW), false),
     Subject::new("tun-proxy", Path::TunProxy, false),
     Subject::new("plain+masq", Path::Plain, true),
     Subject::new("kernel-vxlan+masq", Path::KernelVxlan, true),
-    Subject::new("overlay-vxlan+masq", Path::Overlay(Backend::Vxlan, &["--ip-masq"]), true),
-    Subject::new("overlay-udp+masq", Path::Overlay(Backend::Udp, &["--ip-masq"]), true),
+    Subject::new("overlay-vxlan+masq", Path::Overlay(Backend::Vxlan, FAST_MASQUERADE), true),
+    Subject::new("overlay-vxlan-slow+masq", Path::Overlay(Backend::Vxlan, SLOW_MASQUERADE), true),
+    Subject::new("overlay-udp+masq", Path::Overlay(Backend::Udp, FAST_MASQUERADE), true),
+    Subject::new("overlay-udp-slow+masq", Path::Overlay(Backend::Udp, SLOW_MASQUERADE), true),
     Subject::new(AGAIN, Path::Plain, false),
 ];
 

@@ -1,0 +1,45 @@
+//! Netfilter's word holds for running flows, a little later.
+
+use std::time::Duration;
+
+use overlay_tests::{node::Node, process::wait_until};
+
+use crate::ground::{Backend, Conversation, LIMIT, approving, for_either_backend, nft, on_two_nodes, two};
+
+/// The default of `--fast-path-approval`, in seconds.
+const APPROVAL: u32 = 2;
+
+/// Drops the packets that `filter` matches on `node`, lets the flow be tried, and allows them again.
+fn drop_for_a_while(conversation: &Conversation, node: &Node, nodes: [&Node; 2], filter: &str) {
+    conversation.engage(nodes);
+    nft(
+        node,
+        &format!(
+            "add table ip filter
+             add chain ip filter forward {{ type filter hook forward priority 0; }}
+             add rule ip filter forward {filter} drop"
+        ),
+    );
+    let limit = Duration::from_secs(u64::from(APPROVAL) + 1);
+    let last = conversation.last_exchange_within(limit + Duration::from_secs(1));
+    eprintln!("{filter} on {}: the last exchange was {last:?} after the rule", node.name());
+    assert!(last < limit, "{filter} on {}: packets still passed after {last:?}", node.name());
+    assert!(!conversation.is_fast(node) || !conversation.exchange());
+    nft(node, "delete table ip filter");
+    wait_until("the flow to go on", LIMIT, || conversation.exchange()).unwrap();
+    conversation.engage(nodes);
+}
+
+for_either_backend! {
+    fn a_new_drop_rule_bites_on_a_running_flow_and_its_removal_lets_it_go_on(backend) {
+        on_two_nodes(&approving(backend, APPROVAL), |cluster| {
+            let [one, two] = two(cluster);
+            let conversation = Conversation::between(one.container(), two.container());
+            for node in [one, two] {
+                for direction in ["daddr", "saddr"] {
+                    drop_for_a_while(&conversation, node, [one, two], &format!("ip {direction} {}", two.container().address));
+                }
+            }
+        });
+    }
+}

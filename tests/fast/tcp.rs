@@ -1,0 +1,163 @@
+//! TCP connections from their first packet to their last.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddrV4, TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    thread,
+    time::Duration,
+};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
+use overlay_tests::{node::Node, process::wait_until};
+
+use crate::ground::{Backend, LIMIT, approving, flow, for_either_backend, is_fast, nft, on_two_nodes, two, v4};
+
+/// A connection between two containers.
+struct Connection {
+    near: TcpStream,
+    far: TcpStream,
+    ends: [SocketAddrV4; 2],
+}
+
+impl Connection {
+    /// From the container of `from` to `listener`; from `port`, if it is not 0.
+    fn open(from: &Node, port: u16, listener: &TcpListener) -> Self {
+        let to = v4(listener.local_addr().unwrap());
+        let near = from.container().netns.run(|| connect_from(SocketAddrV4::new(from.container().address, port), to));
+        let (far, client) = listener.accept().unwrap();
+        for stream in [&near, &far] {
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            stream.set_nodelay(true).unwrap();
+        }
+        Self { near, far, ends: [v4(client), to] }
+    }
+
+    fn exchange(&mut self) {
+        let (word, mut heard) = (*b"word", [0; 4]);
+        self.near.write_all(&word).unwrap();
+        self.far.read_exact(&mut heard).unwrap();
+        self.far.write_all(&heard).unwrap();
+        self.near.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, word);
+    }
+
+    /// Exchanges words until both nodes carry the connection on the fast path.
+    fn engage(&mut self, nodes: [&Node; 2]) {
+        wait_until("the connection to be approved on both nodes", LIMIT, || {
+            self.exchange();
+            nodes.iter().all(|node| is_fast(node, 6, self.ends))
+        })
+        .unwrap();
+        self.exchange();
+    }
+}
+
+/// Connects from an address and port of our choice.
+fn connect_from(from: SocketAddrV4, to: SocketAddrV4) -> TcpStream {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrIn::from(from)).unwrap();
+    connect(socket.as_raw_fd(), &SockaddrIn::from(to)).unwrap_or_else(|error| panic!("connect to {to}: {error}"));
+    TcpStream::from(socket)
+}
+
+fn listen(node: &Node) -> TcpListener {
+    let container = node.container();
+    container.netns.run(|| TcpListener::bind((container.address, 0))).unwrap()
+}
+
+/// Makes closing `stream` reset the connection.
+fn reset_on_close(stream: &TcpStream) {
+    setsockopt(stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+}
+
+fn assert_leaves(ends: [SocketAddrV4; 2], nodes: [&Node; 2], why: &str) {
+    wait_until(&format!("{why} to end the approval on both nodes"), LIMIT, || {
+        nodes.iter().all(|node| !is_fast(node, 6, ends))
+    })
+    .unwrap();
+}
+
+for_either_backend! {
+    fn closing_or_resetting_a_connection_ends_its_approval_on_both_nodes(backend) {
+        on_two_nodes(&approving(backend, 60), |cluster| {
+            let nodes = two(cluster);
+            let listener = listen(nodes[1]);
+            for (why, reset) in [("FIN", false), ("RST", true)] {
+                let mut connection = Connection::open(nodes[0], 0, &listener);
+                connection.engage(nodes);
+                let ends = connection.ends;
+                if reset {
+                    reset_on_close(&connection.near);
+                }
+                drop(connection);
+                assert_leaves(ends, nodes, why);
+            }
+        });
+    }
+
+    fn a_port_can_be_used_again_at_once(backend) {
+        on_two_nodes(&approving(backend, 60), |cluster| {
+            let nodes = two(cluster);
+            let listener = listen(nodes[1]);
+            for round in 0..6 {
+                let mut connection = Connection::open(nodes[0], 40_000, &listener);
+                connection.engage(nodes);
+                assert_eq!(connection.ends[0].port(), 40_000);
+                // The container that is gone without a word comes back as a new one: every second time, nobody closes.
+                if round % 2 == 0 {
+                    reset_on_close(&connection.near);
+                }
+                // Whoever closes first keeps the port for a while: not the near side.
+                drop(connection.far);
+                drop(connection.near);
+            }
+        });
+    }
+
+    fn a_connection_closed_on_one_side_goes_on_carrying_the_other(backend) {
+        on_two_nodes(&approving(backend, 60), |cluster| {
+            let nodes = two(cluster);
+            let listener = listen(nodes[1]);
+            let mut connection = Connection::open(nodes[0], 0, &listener);
+            connection.engage(nodes);
+            connection.near.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(connection.far.read(&mut [0; 1]).unwrap(), 0, "the end of what the near side sends");
+            let (mut near, mut far) = (connection.near, connection.far);
+            let sent: Vec<u8> = (0..4_u32 << 20).map(|number| (number >> 8) as u8).collect();
+            let mut received = Vec::new();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    far.write_all(&sent).unwrap();
+                    far.shutdown(Shutdown::Write).unwrap();
+                });
+                near.read_to_end(&mut received).unwrap();
+            });
+            assert!(received == sent, "{} of {} bytes", received.len(), sent.len());
+            assert_leaves(connection.ends, nodes, "the second FIN");
+        });
+    }
+
+    fn conntrack_that_drops_what_it_calls_invalid_does_not_stall_a_stream(backend) {
+        on_two_nodes(&approving(backend, 1), |cluster| {
+            let [one, two] = two(cluster);
+            for node in [one, two] {
+                nft(
+                    node,
+                    "add table ip strict
+                     add counter ip strict invalid
+                     add chain ip strict forward { type filter hook forward priority 0; }
+                     add rule ip strict forward ct state invalid counter name invalid drop",
+                );
+            }
+            for (from, to) in [(one, two), (two, one)] {
+                flow(from, to).tcp_stream(Duration::from_secs(5)).unwrap();
+            }
+            for node in [one, two] {
+                let counted = nft(node, "list counter ip strict invalid");
+                assert!(counted.contains("packets 0 "), "{}: {counted}", node.name());
+            }
+        });
+    }
+}
