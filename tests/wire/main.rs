@@ -5,6 +5,8 @@ mod containers;
 #[cfg(test)]
 mod drops;
 #[cfg(test)]
+mod endpoints;
+#[cfg(test)]
 mod fragments;
 #[cfg(test)]
 mod ground;
