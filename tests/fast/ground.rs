@@ -153,10 +153,10 @@ pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
 /// Whether `node` carries the flow of `protocol` between `ends` on the fast path.
 pub(crate) fn is_fast(node: &Node, protocol: u8, ends: [SocketAddrV4; 2]) -> bool {
     let ends = ends.map(|end| (*end.ip(), end.port()));
-    let flows = node.counters().flows().unwrap();
-    flows
-        .iter()
-        .any(|(key, _)| key.protocol() == protocol && ends.contains(&key.local()) && ends.contains(&key.remote()))
+    let (flows, endpoints) = (node.counters().flows().unwrap(), node.counters().endpoints().unwrap());
+    // An approved flow keeps to the kernel until the agent knows whose the address is.
+    let mut keys = flows.iter().map(|(key, _)| key).filter(|key| endpoints.contains_key(&key.local().0));
+    keys.any(|key| key.protocol() == protocol && ends.contains(&key.local()) && ends.contains(&key.remote()))
 }
 
 /// Adds rules of nftables, as `nft -f` reads them, to `node`.
