@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use overlay_common::{Flow, FlowKey, Reason, Route, Traffic};
+use overlay_common::{Endpoint, Flow, FlowKey, Reason, Route, Traffic};
 
 /// Where the agent pins its maps, below its run directory.
 const MAPS: &str = "bpf/v1/maps";
@@ -79,6 +79,16 @@ impl Counters {
     pub fn flows(&self) -> Result<Vec<(FlowKey, Flow)>> {
         let map: HashMap<_, FlowKey, Flow> = self.open("FLOWS")?;
         map.iter().collect::<Result<_, _>>().context("read FLOWS")
+    }
+
+    /// The local containers' addresses that the agent knows, and the node's own.
+    ///
+    /// # Errors
+    ///
+    /// When the map is not there or not of the form in the contract.
+    pub fn endpoints(&self) -> Result<BTreeMap<Ipv4Addr, Endpoint>> {
+        let map: HashMap<_, [u8; 4], Endpoint> = self.open("ENDPOINTS")?;
+        map.iter().map(|entry| entry.map(|(at, owner)| (at.into(), owner)).context("read ENDPOINTS")).collect()
     }
 
     fn open<M>(&self, name: &str) -> Result<M>
