@@ -21,6 +21,9 @@ use overlay_tests::{
 /// How long a packet may be on its way before it counts as lost.
 const LOST: Duration = Duration::from_millis(200);
 
+/// How long a stream of packets waits for one before it sends the next.
+const PACE: Duration = Duration::from_millis(2);
+
 /// How a lost packet shows: by silence, or by what ICMP has said of an earlier one.
 const LOST_AS: [io::ErrorKind; 3] =
     [io::ErrorKind::WouldBlock, io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable];
@@ -106,16 +109,39 @@ impl Conversation {
         is_fast(node, 17, [v4(self.near.local_addr().unwrap()), v4(self.far.local_addr().unwrap())])
     }
 
-    /// Exchanges packets for `time`, lost or not, and returns when the last one was that was not lost.
-    pub(crate) fn last_exchange_within(&self, time: Duration) -> Duration {
+    /// Sends packets both ways for `time`, whether they arrive or not, and returns when the last one arrived at the near and
+    /// at the far end.
+    pub(crate) fn last_arrivals_within(&self, time: Duration) -> [Duration; 2] {
         let start = Instant::now();
-        let mut last = Duration::ZERO;
+        let mut last = [Duration::ZERO; 2];
+        let (near, far) = (self.near.local_addr().unwrap(), self.near.peer_addr().unwrap());
+        for socket in [&self.near, &self.far] {
+            socket.set_read_timeout(Some(PACE)).unwrap();
+        }
         while start.elapsed() < time {
-            if self.exchange() {
-                last = start.elapsed();
+            // An ICMP error about something sent earlier shows here, and is over then.
+            self.near.send_to(b"there", far).ok();
+            self.far.send_to(b"back", near).ok();
+            for (socket, last) in [&self.near, &self.far].into_iter().zip(&mut last) {
+                if socket.recv(&mut [0; 16]).is_ok() {
+                    *last = start.elapsed();
+                }
             }
         }
+        for socket in [&self.near, &self.far] {
+            socket.set_read_timeout(Some(LOST)).unwrap();
+        }
+        self.drain();
         last
+    }
+
+    /// Takes what has come and was not yet read.
+    fn drain(&self) {
+        for socket in [&self.near, &self.far] {
+            socket.set_nonblocking(true).unwrap();
+            while socket.recv(&mut [0; 16]).is_ok() {}
+            socket.set_nonblocking(false).unwrap();
+        }
     }
 }
 
@@ -127,10 +153,10 @@ pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
 /// Whether `node` carries the flow of `protocol` between `ends` on the fast path.
 pub(crate) fn is_fast(node: &Node, protocol: u8, ends: [SocketAddrV4; 2]) -> bool {
     let ends = ends.map(|end| (*end.ip(), end.port()));
-    let flows = node.counters().flows().unwrap();
-    flows
-        .iter()
-        .any(|(key, _)| key.protocol() == protocol && ends.contains(&key.local()) && ends.contains(&key.remote()))
+    let (flows, endpoints) = (node.counters().flows().unwrap(), node.counters().endpoints().unwrap());
+    // An approved flow keeps to the kernel until the agent knows whose the address is.
+    let mut keys = flows.iter().map(|(key, _)| key).filter(|key| endpoints.contains_key(&key.local().0));
+    keys.any(|key| key.protocol() == protocol && ends.contains(&key.local()) && ends.contains(&key.remote()))
 }
 
 /// Adds rules of nftables, as `nft -f` reads them, to `node`.

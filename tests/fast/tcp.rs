@@ -111,6 +111,7 @@ for_either_backend! {
                 }
                 // Whoever closes first keeps the port for a while: not the near side.
                 drop(connection.far);
+                assert_eq!(connection.near.read(&mut [0; 1]).unwrap(), 0, "the far side's end");
                 drop(connection.near);
             }
         });

@@ -81,14 +81,14 @@ impl Counters {
         map.iter().collect::<Result<_, _>>().context("read FLOWS")
     }
 
-    /// Whose each known address of the node's subnet is.
+    /// The local containers' addresses that the agent knows, and the node's own.
     ///
     /// # Errors
     ///
     /// When the map is not there or not of the form in the contract.
     pub fn endpoints(&self) -> Result<BTreeMap<Ipv4Addr, Endpoint>> {
         let map: HashMap<_, [u8; 4], Endpoint> = self.open("ENDPOINTS")?;
-        map.iter().map(|entry| entry.map(|(address, endpoint)| (address.into(), endpoint)).context("read")).collect()
+        map.iter().map(|entry| entry.map(|(at, owner)| (at.into(), owner)).context("read ENDPOINTS")).collect()
     }
 
     fn open<M>(&self, name: &str) -> Result<M>

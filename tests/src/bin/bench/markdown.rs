@@ -67,9 +67,13 @@ fn datapath(datapath: &Datapath) -> String {
 fn rates(rows: &[&Row]) -> String {
     let header = ["subject", "TCP Gbit/s", "4 TCP Gbit/s", "requests 1000/s", "p50 µs", "p99 µs", "UDP 1000/s"];
     by_subject(&header, rows, |row, workload| match workload {
-        Workload::Stream(_) => vec![rate(row, 1.0, 2)],
-        Workload::Request => vec![rate(row, 1e3, 1), delay(row.p50_us.as_ref()), delay(row.p99_us.as_ref())],
-        Workload::Udp => vec![rate(row, 1e3, 1)],
+        Workload::Stream(_) => vec![cell(row, |row| Some(rate(row, 1.0, 2)))],
+        Workload::Request => vec![
+            cell(row, |row| Some(rate(row, 1e3, 1))),
+            cell(row, |row| row.p50_us.as_ref().map(delay)),
+            cell(row, |row| row.p99_us.as_ref().map(delay)),
+        ],
+        Workload::Udp => vec![cell(row, |row| Some(rate(row, 1e3, 1)))],
     })
 }
 
@@ -78,27 +82,29 @@ fn costs(rows: &[&Row]) -> String {
     let header = ["subject", "TCP ms/Gbit", "4 TCP ms/Gbit", "request µs", "UDP packet µs"];
     by_subject(&header, rows, |row, workload| {
         let (per, digits) = if matches!(workload, Workload::Stream(_)) { (1e3, 1) } else { (1.0, 2) };
-        vec![format!("{:.digits$}", row.cpu_us_per_unit.median / per)]
+        vec![cell(row, |row| Some(format!("{:.digits$}", row.cpu_us_per_unit.median / per)))]
     })
 }
 
 /// A line for each subject, the cells of the workloads from `cells`.
-fn by_subject(header: &[&str], rows: &[&Row], cells: impl Fn(&Row, Workload) -> Vec<String>) -> String {
+fn by_subject(header: &[&str], rows: &[&Row], cells: impl Fn(Option<&Row>, Workload) -> Vec<String>) -> String {
     let line = |subject: &str| {
         let mut line = vec![subject.to_owned()];
         for workload in WORKLOADS {
             let name = workload.to_string();
-            match rows.iter().find(|row| row.subject == subject && row.workload == name) {
-                Some(row) => line.extend(cells(row, workload)),
-                None => line.push("-".to_owned()),
-            }
+            let row = rows.iter().find(|row| row.subject == subject && row.workload == name);
+            line.extend(cells(row.copied(), workload));
         }
-        line.resize(header.len(), "-".to_owned());
         line
     };
     let present =
         SUBJECTS.iter().map(|subject| subject.name).filter(|name| rows.iter().any(|row| row.subject == *name));
     table(header, &present.map(line).collect::<Vec<_>>())
+}
+
+/// A figure, or a dash where it was not measured.
+fn cell(row: Option<&Row>, text: impl Fn(&Row) -> Option<String>) -> String {
+    row.and_then(text).unwrap_or_else(|| "-".to_owned())
 }
 
 fn rate(row: &Row, per: f64, digits: usize) -> String {
@@ -109,8 +115,8 @@ fn rate(row: &Row, per: f64, digits: usize) -> String {
     format!("{median:.digits$} ±{spread:.0} % ({ratios})")
 }
 
-fn delay(delay: Option<&Summary>) -> String {
-    delay.map_or_else(|| "-".to_owned(), |delay| format!("{:.1}", delay.median))
+fn delay(delay: &Summary) -> String {
+    format!("{:.1}", delay.median)
 }
 
 fn programs(programs: &[ProgramTime]) -> String {
@@ -189,4 +195,30 @@ fn table(header: &[&str], lines: &[Vec<String>]) -> String {
         writeln!(text, "| {} |", line.join(" | ")).ok();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Better;
+
+    #[test]
+    fn a_workload_that_was_not_measured_leaves_its_columns_empty() {
+        let of = |value| Summary::of(vec![value], Better::Higher).unwrap();
+        let row = Row {
+            subject: "bare".to_owned(),
+            underlay: "nic".to_owned(),
+            cpus: "two".to_owned(),
+            workload: "udp".to_owned(),
+            unit: "packet".to_owned(),
+            rate: of(5000.0),
+            cpu_us_per_unit: of(1.5),
+            p50_us: None,
+            p99_us: None,
+            ratio: Ratios { bare: Some(1.0), ..Ratios::default() },
+        };
+        let lines = |text: String| text.lines().skip(2).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(rates(&[&row])), ["| bare | - | - | - | - | - | 5.0 ±0 % (- / - / 1.00) |"]);
+        assert_eq!(lines(costs(&[&row])), ["| bare | - | - | - | 1.50 |"]);
+    }
 }

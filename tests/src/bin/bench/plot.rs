@@ -1,8 +1,8 @@
 //! The report as pictures: bars of the data path's rates, one file for each ground.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
 
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
 const SIZE: (u32, u32) = (1100, 460);
 const MARGIN: i32 = 12;
 const LABELS: u32 = 40;
+
+/// Room for the names of the bars, as a part of a group's width.
+const LEGEND: f64 = 0.7;
 
 /// Bars of the subjects in this order; the others have none, to keep the picture readable.
 const COLOURS: [(&str, RGBColor); 10] = [
@@ -31,7 +34,7 @@ const COLOURS: [(&str, RGBColor); 10] = [
     ("overlay-vxlan+masq", RGBColor(0, 60, 110)),
 ];
 
-/// Draws a file `datapath-UNDERLAY-CPUS.svg` into `directory` for each ground that was measured.
+/// Draws a file `datapath-UNDERLAY-CPUS.svg` into `directory` for each ground that was measured, and removes the others.
 ///
 /// # Errors
 ///
@@ -40,9 +43,12 @@ pub(crate) fn draw(datapath: &Datapath, directory: &Path) -> Result<()> {
     for ground in GROUNDS {
         let (underlay, cpus) = (ground.underlay.to_string(), ground.layout.to_string());
         let rows: Vec<_> = datapath.rows.iter().filter(|row| row.underlay == underlay && row.cpus == cpus).collect();
+        let path = directory.join(format!("datapath-{underlay}-{cpus}.svg"));
         if !rows.is_empty() {
-            let path = directory.join(format!("datapath-{underlay}-{cpus}.svg"));
             bars(ground, &rows, &path).map_err(|error| anyhow!("draw {}: {error}", path.display()))?;
+        } else if path.exists() {
+            // Of an earlier run, whose figures the report no longer has.
+            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         }
     }
     Ok(())
@@ -67,7 +73,7 @@ fn bars(ground: Ground, rows: &[&Row], path: &Path) -> Result<(), Box<dyn std::e
         .margin(MARGIN)
         .x_label_area_size(LABELS)
         .y_label_area_size(LABELS)
-        .build_cartesian_2d(0.0..WORKLOADS.len() as f64, 0.0..most)?;
+        .build_cartesian_2d(0.0..WORKLOADS.len() as f64 + LEGEND, 0.0..most)?;
     chart.configure_mesh().disable_x_mesh().x_labels(0).y_labels(8).draw()?;
     let width = 0.9 / COLOURS.len() as f64;
     for (place, (name, colour)) in COLOURS.iter().enumerate().filter(|(_, (name, _))| is_measured(name, rows)) {
@@ -85,7 +91,7 @@ fn bars(ground: Ground, rows: &[&Row], path: &Path) -> Result<(), Box<dyn std::e
         chart.draw_series([name])?;
     }
     let mut labels = chart.configure_series_labels();
-    labels.position(SeriesLabelPosition::LowerRight).background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+    labels.position(SeriesLabelPosition::UpperRight).background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
     root.present()?;
     Ok(())
 }
