@@ -100,7 +100,8 @@ impl Agent<'_> {
                         tracing::warn!(error = format!("{error:#}"), "underlay interface not followed");
                     }
                 }
-                Some(found) = self.endpoints.recv() => self.node.follow_endpoints(&found),
+                Some(found) = self.endpoints.recv() => self.node.follow_endpoints(found),
+                () = self.node.attachment_due() => self.node.attach_next(),
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Local containers, found by netlink: whose interface is whose address.
 //!
 //! A container's interface is a veth whose other side is in another network namespace, and that is a port of a bridge with
-//! an address of our subnet (`docker0`, `cni0`) or that a host route inside our subnet leads to (CNI's `ptp`). The addresses of a port are read inside the container's
-//! namespace, through the kernel's number for it, so nobody has to tell us. Where a host route leads to the veth, the
-//! route says the address: only what is routed there comes back.
+//! an address of our subnet (`docker0`, `cni0`) or that a host route inside our subnet leads to (CNI's `ptp`). The
+//! addresses of a port are read inside the container's namespace, through the kernel's number for it, so nobody has to
+//! tell us. Where a host route leads to the veth, the route says the address: only what is routed there comes back.
 //!
 //! ```text
 //! kernel -> [Listener] -> Fact -> [Interfaces] -> Endpoints -> agent

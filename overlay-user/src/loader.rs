@@ -55,6 +55,28 @@ pub struct Interface<'a> {
     pub index: u32,
 }
 
+/// A program on the node's side of a container's veth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ContainerProgram {
+    /// `from_container`: what the container sends.
+    From,
+    /// `to_container`: what it is sent; only the fast path needs it.
+    To,
+}
+
+impl ContainerProgram {
+    const ALL: [Self; 2] = [Self::From, Self::To];
+
+    /// The name of the program.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::From => "from_container",
+            Self::To => "to_container",
+        }
+    }
+}
+
 /// The loaded programs.
 #[derive(Debug)]
 pub struct Programs {
@@ -122,37 +144,38 @@ impl Programs {
         self.attach_tc("admit", device, TcAttachType::Ingress)
     }
 
-    /// Attaches `from_container` to the node's side of a container's veth; and `to_container`, which only the fast path
-    /// needs, if it is on.
+    /// Attaches a program to the node's side of a container's veth. The kernel takes tens of milliseconds for it, unless an
+    /// earlier agent has attached one.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn attach_container(&mut self, veth: Interface<'_>, fast_path: bool) -> Result<(), LoadError> {
-        self.attach_tc(FROM_CONTAINER, veth, TcAttachType::Ingress)?;
-        if fast_path {
-            self.attach_tc(TO_CONTAINER, veth, TcAttachType::Egress)?;
-        }
-        Ok(())
+    pub fn attach_container(&mut self, program: ContainerProgram, veth: Interface<'_>) -> Result<(), LoadError> {
+        let direction = match program {
+            ContainerProgram::From => TcAttachType::Ingress,
+            ContainerProgram::To => TcAttachType::Egress,
+        };
+        self.attach_tc(program.name(), veth, direction)
     }
 
-    /// Detaches what is attached to the container's veth with this index, be it there or gone.
+    /// Detaches a program from the container's veth with this index, be it there or gone.
     ///
     /// # Errors
     /// When the directory of pins cannot be written.
-    pub fn detach_container(&self, index: u32) -> Result<(), LoadError> {
-        [FROM_CONTAINER, TO_CONTAINER].iter().try_for_each(|name| unpin(&self.links.join(format!("{name}-{index}"))))
+    pub fn detach_container(&self, program: ContainerProgram, index: u32) -> Result<(), LoadError> {
+        unpin(&self.links.join(format!("{}-{index}", program.name())))
     }
 
-    /// The indexes of the veths that programs are attached to, also by an earlier agent.
+    /// What is attached to containers' veths, by index, also by an earlier agent.
     ///
     /// # Errors
     /// When the directory of pins cannot be read.
-    pub fn attached_containers(&self) -> Result<BTreeSet<u32>, LoadError> {
-        let index = |name: String| {
-            let (program, index) = name.rsplit_once('-')?;
-            [FROM_CONTAINER, TO_CONTAINER].contains(&program).then(|| index.parse().ok())?
+    pub fn attached_containers(&self) -> Result<BTreeSet<(ContainerProgram, u32)>, LoadError> {
+        let attached = |pin: String| {
+            let (name, index) = pin.rsplit_once('-')?;
+            let program = ContainerProgram::ALL.into_iter().find(|program| program.name() == name)?;
+            Some((program, index.parse().ok()?))
         };
-        Ok(self.pinned()?.into_iter().filter_map(index).collect())
+        Ok(self.pinned()?.into_iter().filter_map(attached).collect())
     }
 
     /// Attaches `xdp_decap` to the underlay interface, in its driver: the generic mode of the kernel would
@@ -186,7 +209,7 @@ impl Programs {
     /// When the directory of pins cannot be read or written.
     pub fn detach_all_but(&self, keep: &[(&str, u32)]) -> Result<(), LoadError> {
         let wanted: Vec<String> = keep.iter().map(|(program, index)| format!("{program}-{index}")).collect();
-        let is_containers = |name: &str| name.starts_with(FROM_CONTAINER) || name.starts_with(TO_CONTAINER);
+        let is_containers = |name: &str| ContainerProgram::ALL.iter().any(|program| name.starts_with(program.name()));
         for name in self.pinned()?.into_iter().filter(|name| !wanted.contains(name) && !is_containers(name)) {
             tracing::info!(link = name, "leftover link detached");
             unpin(&self.links.join(name))?;
@@ -249,9 +272,6 @@ impl Programs {
 
 /// aya-log's level below every message: the verifier then drops the code that logs.
 const LOG_OFF: u8 = 0;
-
-const FROM_CONTAINER: &str = "from_container";
-const TO_CONTAINER: &str = "to_container";
 
 fn pinned_link(path: &Path) -> Option<FdLink> {
     PinnedLink::from_pin(path).ok().map(FdLink::from)

@@ -63,7 +63,7 @@ impl Node {
         local.set(plan.local_node(plan.subnet.ip(), link.ifindex))?;
         let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
         let direct = DirectRoutes::new(handle.clone(), plan.underlay.ifindex, plan.backend.direct_routing());
-        let containers = Containers::open(run_dir, &programs)?;
+        let containers = Containers::open(run_dir, &programs, plan.flow_ttl != 0)?;
         Ok(Self { plan, handle: handle.clone(), link, programs, routes, direct, local, containers, claimed: true })
     }
 
@@ -123,14 +123,24 @@ impl Node {
         Ok(())
     }
 
-    /// Makes what is attached to containers' interfaces, and whose address is whose, equal to `found`. What cannot be done
-    /// is reported and tried again the next time.
-    pub fn follow_endpoints(&mut self, found: &Endpoints) {
+    /// Makes what is attached to containers' interfaces, and whose address is whose, equal to `found`; what takes the kernel
+    /// long is left to [`attach_next`](Self::attach_next). What cannot be done is reported.
+    pub fn follow_endpoints(&mut self, found: Endpoints) {
         if self.plan.flow_ttl != 0 {
             // Not once for all: conntrack may be loaded later, by the first rule that asks for it.
             conntrack_for_fast_path();
         }
-        self.containers.follow(&mut self.programs, found, self.plan.flow_ttl != 0);
+        self.containers.follow(&self.programs, found);
+    }
+
+    /// Waits until a program is to be attached to a container's interface.
+    pub async fn attachment_due(&self) {
+        self.containers.due().await;
+    }
+
+    /// Attaches one program to one container's interface.
+    pub fn attach_next(&mut self) {
+        self.containers.attach_next(&mut self.programs);
     }
 
     /// Claims our subnet, or stops claiming it: then nothing comes in for it and nothing goes out from it.

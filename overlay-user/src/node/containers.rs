@@ -1,24 +1,34 @@
 //! [`Containers`]: what the programs are told of local containers, and where they are attached for them.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, future, net::Ipv4Addr, time::Duration};
 
 use overlay_common::Endpoint;
 
 use crate::{
     endpoints::Endpoints,
-    loader::{Interface, LoadError, Programs},
+    loader::{ContainerProgram, Interface, LoadError, Programs},
     maps::{EndpointsMap, MapsError},
     rundir::RunDir,
 };
+
+/// How long to wait before an attachment that was refused is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+/// After how many attempts it is reported: some seconds.
+const REPORTED: u32 = 60;
 
 /// The containers as the programs know them.
 pub(super) struct Containers {
     map: EndpointsMap,
     /// What is in the map.
     owners: BTreeMap<Ipv4Addr, Endpoint>,
-    /// The veths with programs, by index, with the name that an index had then; none where an earlier agent has attached
-    /// them. The kernel gives an index to another interface when it is told to.
-    attached: BTreeMap<u32, Option<String>>,
+    /// The programs on each veth, the most urgent first.
+    programs: &'static [ContainerProgram],
+    /// What is attached to veths, by index, with the name that an index had then; none where an earlier agent has attached
+    /// it. The kernel gives an index to another interface when it is told to.
+    attached: BTreeMap<(ContainerProgram, u32), Option<String>>,
+    /// What could not be attached and is to be tried again later, with the number of attempts.
+    refused: BTreeMap<(ContainerProgram, u32), u32>,
+    found: Endpoints,
 }
 
 impl Containers {
@@ -26,37 +36,94 @@ impl Containers {
     ///
     /// # Errors
     /// When map or links cannot be read.
-    pub(super) fn open(run_dir: &RunDir, programs: &Programs) -> anyhow::Result<Self> {
+    pub(super) fn open(run_dir: &RunDir, programs: &Programs, fast_path: bool) -> anyhow::Result<Self> {
         let map = EndpointsMap::open(&run_dir.maps())?;
-        let attached = programs.attached_containers()?.into_iter().map(|index| (index, None)).collect();
-        Ok(Self { owners: map.all()?, map, attached })
+        let attached = programs.attached_containers()?.into_iter().map(|attached| (attached, None)).collect();
+        let programs: &[_] =
+            if fast_path { &[ContainerProgram::From, ContainerProgram::To] } else { &[ContainerProgram::From] };
+        let owners = map.all()?;
+        Ok(Self { map, owners, programs, attached, refused: BTreeMap::new(), found: Endpoints::default() })
     }
 
-    /// Makes what is attached and in the map equal to `found`. What cannot be done is reported, and done the next time.
-    ///
-    /// A container's programs are there before its addresses are, and go after them: whatever has an entry is guarded.
-    pub(super) fn follow(&mut self, programs: &mut Programs, found: &Endpoints, fast_path: bool) {
-        for (&index, container) in &found.containers {
-            let name = Some(&container.name);
-            if self.attached.get(&index).is_some_and(|attached| attached.as_ref() == name) {
-                continue;
+    /// Takes in what containers there are now: who is gone is forgotten at once. For the new ones, see
+    /// [`attach_next`](Self::attach_next).
+    pub(super) fn follow(&mut self, programs: &Programs, found: Endpoints) {
+        self.found = found;
+        self.refused.retain(|(_, index), _| self.found.containers.contains_key(index));
+        self.enter();
+        self.attached.retain(|&(program, index), _| {
+            if self.found.containers.contains_key(&index) && self.programs.contains(&program) {
+                return true;
             }
-            match programs.attach_container(Interface { name: &container.name, index }, fast_path) {
-                Ok(()) => {
-                    tracing::info!(interface = container.name, "container attached");
-                    self.attached.insert(index, name.cloned());
-                }
-                Err(error) => report_unattached(&container.name, &error),
+            match programs.detach_container(program, index) {
+                Ok(()) => tracing::debug!(program = program.name(), index, "detached"),
+                Err(error) => tracing::warn!(%error, "container not detached"),
+            }
+            false
+        });
+    }
+
+    /// Waits until a program is to be attached: not at all, when one is; for ever, when all are.
+    pub(super) async fn due(&self) {
+        if self.next().is_some() {
+            // Behind everything that is ready, so that new containers delay nobody else.
+            tokio::task::yield_now().await;
+        } else if self.refused.is_empty() {
+            future::pending().await
+        } else {
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Attaches one program that is [due](Self::due). The kernel waits for all CPUs at each (RCU), so a thousand new
+    /// containers in one go would keep the agent from everything else.
+    pub(super) fn attach_next(&mut self, programs: &mut Programs) {
+        let Some((program, index, name)) = self.next().or_else(|| self.refused()) else { return };
+        let name = name.to_owned();
+        match programs.attach_container(program, Interface { name: &name, index }) {
+            Ok(()) => {
+                self.refused.remove(&(program, index));
+                self.attached.insert((program, index), Some(name));
+                // Not before: whatever has an entry is guarded.
+                self.enter();
+            }
+            Err(error) => {
+                let attempts = self.refused.entry((program, index)).or_default();
+                *attempts += 1;
+                report_unattached(&name, &error, *attempts);
             }
         }
-        if let Err(error) = self.enter(owners(found, &self.owners)) {
+    }
+
+    /// The next program to attach, with the index and the name of the veth: all containers are guarded before the fast
+    /// path is opened to any.
+    fn next(&self) -> Option<(ContainerProgram, u32, &str)> {
+        self.programs.iter().find_map(|&program| {
+            self.found.containers.iter().find_map(|(&index, container)| {
+                let key = (program, index);
+                let is_attached = self.attached.get(&key).is_some_and(|name| name.as_ref() == Some(&container.name));
+                (!is_attached && !self.refused.contains_key(&key)).then_some((program, index, container.name.as_str()))
+            })
+        })
+    }
+
+    /// What was refused the fewest times.
+    fn refused(&self) -> Option<(ContainerProgram, u32, &str)> {
+        let (&(program, index), _) = self.refused.iter().min_by_key(|(_, attempts)| **attempts)?;
+        Some((program, index, self.found.containers.get(&index)?.name.as_str()))
+    }
+
+    /// Makes the map equal to what was found of guarded containers.
+    fn enter(&mut self) {
+        let guarded = |index| self.attached.contains_key(&(ContainerProgram::From, index));
+        let wanted = owners(&self.found, &self.owners, guarded);
+        if let Err(error) = self.enter_all(wanted) {
             tracing::warn!(%error, "addresses of containers not entered");
         }
-        self.detach_gone(programs, found);
     }
 
     /// Makes the map equal to `wanted`: what is gone goes first, so that new entries find room.
-    fn enter(&mut self, wanted: BTreeMap<Ipv4Addr, Endpoint>) -> Result<(), MapsError> {
+    fn enter_all(&mut self, wanted: BTreeMap<Ipv4Addr, Endpoint>) -> Result<(), MapsError> {
         let gone: Vec<_> = self.owners.keys().copied().filter(|address| !wanted.contains_key(address)).collect();
         for address in gone {
             self.map.remove(address)?;
@@ -70,43 +137,30 @@ impl Containers {
         }
         Ok(())
     }
-
-    fn detach_gone(&mut self, programs: &Programs, found: &Endpoints) {
-        self.attached.retain(|&index, name| {
-            if found.containers.contains_key(&index) {
-                return true;
-            }
-            match programs.detach_container(index) {
-                Ok(()) => {
-                    tracing::info!(interface = name.as_deref(), index, "container detached");
-                    false
-                }
-                Err(error) => {
-                    tracing::warn!(%error, index, "container not detached");
-                    true
-                }
-            }
-        });
-    }
 }
 
-/// A container that is gone by now is nothing special: the next finding will not have it.
-fn report_unattached(name: &str, error: &LoadError) {
-    if nix::net::if_::if_nametoindex(name).is_ok() {
+/// Reports what is still so after some time. A container that is gone by now is nothing special, the next finding will not
+/// have it; and where one has left the bridge and is back, the kernel takes a moment to let go of the old program.
+fn report_unattached(name: &str, error: &LoadError, attempts: u32) {
+    if attempts == REPORTED {
         tracing::warn!(%error, interface = name, "container not attached; it may send with any address");
     } else {
-        tracing::debug!(%error, interface = name, "container gone before it was attached");
+        tracing::debug!(%error, interface = name, attempts, "container not attached");
     }
 }
 
-/// Whose address is whose.
+/// Whose address is whose, among the node and those containers that count.
 ///
 /// The node's own addresses are nobody else's. Where two containers have one address, it belongs to the one that had it
 /// first, as long as that has it: otherwise a container could take a neighbour's address by giving it to itself.
-fn owners(found: &Endpoints, before: &BTreeMap<Ipv4Addr, Endpoint>) -> BTreeMap<Ipv4Addr, Endpoint> {
+fn owners(
+    found: &Endpoints,
+    before: &BTreeMap<Ipv4Addr, Endpoint>,
+    counts: impl Fn(u32) -> bool,
+) -> BTreeMap<Ipv4Addr, Endpoint> {
     let mut owners = BTreeMap::new();
     // The older interface has the smaller index.
-    for (&index, container) in &found.containers {
+    for (&index, container) in found.containers.iter().filter(|&(&index, _)| counts(index)) {
         for &address in &container.addresses {
             let endpoint = Endpoint::new(index, container.mac);
             if before.get(&address).is_some_and(|before| before.ifindex() == index) {
@@ -137,7 +191,7 @@ mod tests {
 
     fn owner(found: &Endpoints, before: Option<u32>) -> Option<u32> {
         let before = before.map(|index| (ADDRESS, Endpoint::new(index, [9; 6]))).into_iter().collect();
-        owners(found, &before).get(&ADDRESS).map(Endpoint::ifindex)
+        owners(found, &before, |_| true).get(&ADDRESS).map(Endpoint::ifindex)
     }
 
     #[test]
@@ -158,13 +212,13 @@ mod tests {
     #[test]
     fn no_container_can_have_the_nodes_address() {
         let found = Endpoints { node: [ADDRESS].into(), ..all_have_it(&[10]) };
-        assert_eq!(owners(&found, &BTreeMap::new())[&ADDRESS], Endpoint::NODE);
+        assert_eq!(owners(&found, &BTreeMap::new(), |_| true)[&ADDRESS], Endpoint::NODE);
         assert_eq!(owner(&found, Some(10)), Some(0));
     }
 
     #[test]
     fn another_mac_address_is_entered() {
         let before = [(ADDRESS, Endpoint::new(10, [9; 6]))].into();
-        assert_eq!(owners(&all_have_it(&[10]), &before)[&ADDRESS], Endpoint::new(10, MAC));
+        assert_eq!(owners(&all_have_it(&[10]), &before, |_| true)[&ADDRESS], Endpoint::new(10, MAC));
     }
 }
