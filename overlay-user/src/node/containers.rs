@@ -69,7 +69,7 @@ impl Containers {
             // Behind everything that is ready, so that new containers delay nobody else.
             tokio::task::yield_now().await;
         } else if self.refused.is_empty() {
-            future::pending().await
+            future::pending::<()>().await;
         } else {
             tokio::time::sleep(RETRY).await;
         }
