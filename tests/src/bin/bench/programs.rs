@@ -1,6 +1,11 @@
 //! What our programs take for a packet of real traffic, as the kernel counts it.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use aya::{maps::MapInfo, programs::loaded_programs, sys};
@@ -48,13 +53,14 @@ pub(crate) fn measure(duration: Duration) -> Result<Vec<ProgramTime>> {
 
 /// The counts of the bed's programs by name, both nodes together.
 fn counts(bed: &Bed) -> Result<BTreeMap<String, Counts>> {
-    let maps = bed.agents.iter().map(|node| map_of(node.run_dir())).collect::<Result<Vec<_>>>()?;
+    let maps = bed.agents.iter().map(|node| maps_of(node.run_dir())).collect::<Result<Vec<_>>>()?;
+    let is_ours = |map: &u32| maps.iter().any(|maps| maps.contains(map));
     let mut counts = BTreeMap::<String, Counts>::new();
     for program in loaded_programs() {
         // A program that is gone between listing and asking is nobody's we know.
         let Ok(program) = program else { continue };
         let used = program.map_ids().ok().flatten().unwrap_or_default();
-        if let Some(name) = program.name_as_str().filter(|_| used.iter().any(|map| maps.contains(map))) {
+        if let Some(name) = program.name_as_str().filter(|_| used.iter().any(is_ours)) {
             let count = counts.entry(name.to_owned()).or_default();
             count.0 += program.run_count();
             count.1 += program.run_time().as_nanos();
@@ -63,8 +69,13 @@ fn counts(bed: &Bed) -> Result<BTreeMap<String, Counts>> {
     Ok(counts)
 }
 
-/// The id of a map that the programs of this node use, and no other's.
-fn map_of(run_dir: &Path) -> Result<u32> {
-    let path = run_dir.join("bpf/v1/maps/LOCAL_NODE");
-    Ok(MapInfo::from_pin(&path).with_context(|| format!("open the map {}", path.display()))?.id())
+/// The ids of the maps that the programs of this node use, and no other's.
+fn maps_of(run_dir: &Path) -> Result<BTreeSet<u32>> {
+    let directory = run_dir.join("bpf/v1/maps");
+    let mut ids = BTreeSet::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
+        let path = entry?.path();
+        ids.insert(MapInfo::from_pin(&path).with_context(|| format!("open the map {}", path.display()))?.id());
+    }
+    Ok(ids)
 }
