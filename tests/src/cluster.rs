@@ -149,7 +149,8 @@ impl Cluster {
         Ok(Self { nodes, store, underlay, underlay_mtu: settings.underlay_mtu, directory })
     }
 
-    /// Makes a cluster and brings all of it up: network config, agents, containers, and every node knows every other.
+    /// Makes a cluster and brings all of it up: network config, agents, containers, and every node knows every other and
+    /// its own container.
     ///
     /// # Errors
     ///
@@ -163,6 +164,7 @@ impl Cluster {
             node.add_container()?;
         }
         cluster.wait_converged()?;
+        cluster.nodes.iter().try_for_each(Node::wait_container)?;
         Ok(cluster)
     }
 

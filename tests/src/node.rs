@@ -12,7 +12,12 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-use crate::{counters::Counters, netns::Netns, process::Process, subnet_env::SubnetEnv};
+use crate::{
+    counters::Counters,
+    netns::Netns,
+    process::{Process, wait_for},
+    subnet_env::SubnetEnv,
+};
 
 /// The underlay interface of every node.
 pub const UNDERLAY_DEVICE: &str = "eth0";
@@ -203,6 +208,29 @@ impl Node {
     pub fn add_container(&mut self) -> Result<&Container> {
         let container = Container::on_bridge(&self.netns, self.subnet())?;
         Ok(self.container.insert(container))
+    }
+
+    /// Waits until the agent knows the node's container and has attached all its programs to it.
+    ///
+    /// # Errors
+    ///
+    /// When that takes too long, or the maps cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// When no container was added yet.
+    pub fn wait_container(&self) -> Result<()> {
+        let known = || Ok(self.knows_container()?.then_some(()));
+        wait_for(&format!("{} to know its container", self.name), LIMIT, known)
+    }
+
+    fn knows_container(&self) -> Result<bool> {
+        let endpoints = self.counters().endpoints()?;
+        let Some(endpoint) = endpoints.get(&self.container().address) else { return Ok(false) };
+        let slow = self.agent.arguments.windows(2).any(|pair| pair == ["--fast-path", "off"]);
+        let programs: &[_] = if slow { &["from_container"] } else { &["from_container", "to_container"] };
+        let link = |program| self.run_dir.join(format!("bpf/v1/links/{program}-{}", endpoint.ifindex()));
+        Ok(programs.iter().all(|program| link(program).exists()))
     }
 
     /// The node's container.
