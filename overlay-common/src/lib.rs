@@ -27,7 +27,7 @@ pub use ecn::{CeOnNotEct, decapsulated_tos};
 pub use endpoint::Endpoint;
 pub use flow::{Flow, FlowKey, Sightings, Ticks};
 pub use node::{Encapsulation, LocalNode, Vtep};
-pub use outer::{FlowLabel, IPV4_HEADER, UdpHeaders, VxlanHeaders, ipv4_checksum};
+pub use outer::{FlowLabel, IPV4_HEADER, UdpHeaders, VxlanHeaders, ipv4_checksum, updated_checksum, with_tos_and_ttl};
 pub use reason::Reason;
 pub use route::Route;
 pub use traffic::Traffic;

@@ -141,6 +141,26 @@ pub fn ipv4_checksum(ip: &Ipv4Hdr) -> [u8; 2] {
     (!(folded as u16)).to_be_bytes()
 }
 
+/// The checksum of a header after two of its words have changed, from the one before (RFC 1624, equation 3).
+#[must_use]
+#[inline(always)]
+pub const fn updated_checksum(checksum: u16, old: [u16; 2], new: [u16; 2]) -> u16 {
+    let sum = !checksum as u32 + !old[0] as u32 + !old[1] as u32 + new[0] as u32 + new[1] as u32;
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !((folded & 0xffff) + (folded >> 16)) as u16
+}
+
+/// The header with another TOS byte and TTL, and the checksum that goes with them.
+#[must_use]
+#[inline(always)]
+pub fn with_tos_and_ttl(mut ip: Ipv4Hdr, tos: u8, ttl: u8) -> Ipv4Hdr {
+    let words = |ip: &Ipv4Hdr| [u16::from_be_bytes([ip.vihl, ip.tos]), u16::from_be_bytes([ip.ttl, ip.proto])];
+    let old = words(&ip);
+    (ip.tos, ip.ttl) = (tos, ttl);
+    ip.check = updated_checksum(u16::from_be_bytes(ip.check), old, words(&ip)).to_be_bytes();
+    ip
+}
+
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
@@ -198,6 +218,15 @@ mod tests {
             prop_assert_eq!((&headers[12..16], &headers[16..20]), (&local.address.octets()[..], &route.next_hop().octets()[..]));
             prop_assert!(word(&headers, 20) >= 49_152);
             prop_assert_eq!((word(&headers, 22), word(&headers, 26)), (local.port, 0));
+        }
+
+        #[test]
+        fn a_changed_tos_or_ttl_leaves_a_right_checksum(
+            (local, route) in tunnels(), flow in flows(), tos: u8, ttl: u8,
+        ) {
+            let changed = with_tos_and_ttl(outer_ip(local.address, route.next_hop(), 100, flow), tos, ttl);
+            prop_assert_eq!((changed.tos, changed.ttl), (tos, ttl));
+            prop_assert_eq!(verify(&bytes(&changed)), 0);
         }
 
         #[test]

@@ -6,7 +6,7 @@
 use core::net::Ipv4Addr;
 
 use network_types::{ip::Ipv4Hdr, udp::UdpHdr, vxlan::VxlanHdr};
-use overlay_common::{Encapsulation, LocalNode, Reason, VxlanHeaders, decapsulated_tos};
+use overlay_common::{Encapsulation, LocalNode, Reason, VxlanHeaders, decapsulated_tos, with_tos_and_ttl};
 
 use crate::{
     Verdict,
@@ -102,11 +102,7 @@ pub(crate) fn decap_early(packet: &mut XdpPacket) -> Result<(), Reason> {
     packet.strip_front(accepted.outer_len)?;
     let frame = Ethernet { destination: node.vtep().mac, source: [0; 6], ether_type: ETHER_IPV4 };
     packet.store(0, &frame)?;
-    if tos != accepted.inner_tos {
-        let mut inner = *packet.header::<Ipv4Hdr>(L2)?;
-        set_tos(&mut inner, tos);
-        packet.store(L2, &inner)?;
-    }
+    update_tos(packet, accepted.inner_tos, tos)?;
     maps::count_decap(accepted.subnet, 1, accepted.inner_len as u64);
     Ok(())
 }
@@ -122,24 +118,12 @@ pub(crate) fn deliver(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdict
 
 /// Writes a changed TOS byte into the inner header, which now follows the Ethernet header.
 #[inline(always)]
-fn update_tos(packet: &mut TcPacket, old: u8, new: u8) -> Result<(), Reason> {
+fn update_tos<P: Packet>(packet: &mut P, old: u8, new: u8) -> Result<(), Reason> {
     if new == old {
         return Ok(());
     }
-    let mut inner = *packet.header::<Ipv4Hdr>(L2)?;
-    set_tos(&mut inner, new);
-    packet.store(L2, &inner)
-}
-
-/// Changes the TOS byte and updates the checksum by the difference (RFC 1624, equation 3).
-#[inline(always)]
-fn set_tos(ip: &mut Ipv4Hdr, tos: u8) {
-    let sum = u32::from(!ip.checksum())
-        + u32::from(!u16::from_be_bytes([ip.vihl, ip.tos]))
-        + u32::from(u16::from_be_bytes([ip.vihl, tos]));
-    let folded = (sum & 0xffff) + (sum >> 16);
-    ip.set_checksum(!((folded & 0xffff) + (folded >> 16)) as u16);
-    ip.tos = tos;
+    let inner = *packet.header::<Ipv4Hdr>(L2)?;
+    packet.store(L2, &with_tos_and_ttl(inner, new, inner.ttl))
 }
 
 /// Whether the packet is a tunnel packet for us (`None`: it is not), and whether it may come in.

@@ -4,7 +4,7 @@
 //! have done to an approved packet is done here: TTL, MTU, and the way to the container's interface.
 
 use network_types::ip::Ipv4Hdr;
-use overlay_common::{LocalNode, Reason};
+use overlay_common::{LocalNode, Reason, with_tos_and_ttl};
 
 use crate::{
     Verdict,
@@ -95,6 +95,7 @@ pub(crate) fn note_entering(packet: &TcPacket) {
 
 /// Ethernet and IPv4 header of a delivered packet, stored in one go.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct Frame {
     ethernet: Ethernet,
     ip: Ipv4Hdr,
@@ -107,17 +108,8 @@ fn fits(packet: &TcPacket, length: usize, candidate: &Candidate, node: &LocalNod
     largest <= u32::from(node.mtu())
 }
 
-/// The header of a packet that was forwarded by this node: TTL lower by one, another TOS byte, and the checksum updated
-/// by both differences (RFC 1624, equation 3).
+/// The header of a packet that this node has forwarded: with its TTL lower by one, and the given TOS byte.
 #[inline(always)]
-fn forwarded(mut ip: Ipv4Hdr, tos: u8) -> Ipv4Hdr {
-    let old = u32::from(u16::from_be_bytes([ip.vihl, ip.tos])) + u32::from(u16::from_be_bytes([ip.ttl, ip.proto]));
-    ip.tos = tos;
-    ip.ttl -= 1;
-    let new = u32::from(u16::from_be_bytes([ip.vihl, ip.tos])) + u32::from(u16::from_be_bytes([ip.ttl, ip.proto]));
-    // Two complements of 16 bits, as one number: 2 * 0xffff - old.
-    let sum = u32::from(!ip.checksum()) + (0x1_fffe - old) + new;
-    let folded = (sum & 0xffff) + (sum >> 16);
-    ip.set_checksum(!((folded & 0xffff) + (folded >> 16)) as u16);
-    ip
+fn forwarded(ip: Ipv4Hdr, tos: u8) -> Ipv4Hdr {
+    with_tos_and_ttl(ip, tos, ip.ttl - 1)
 }

@@ -62,6 +62,9 @@ pub(crate) trait Packet {
         self.header(offset)
     }
 
+    /// Overwrites the bytes at `offset`; `T` is a header field or header.
+    fn store<T: Copy>(&mut self, offset: usize, value: &T) -> Result<(), Reason>;
+
     /// Length in bytes, Ethernet header included.
     fn len(&self) -> usize;
 
@@ -209,12 +212,6 @@ impl TcPacket {
         Ok(sum as u32)
     }
 
-    /// Overwrites the bytes at `offset`; `T` is a header field or header.
-    #[inline(always)]
-    pub(crate) fn store<T>(&mut self, offset: usize, value: &T) -> Result<(), Reason> {
-        self.ctx.store(offset, value, 0).map_err(|_| Reason::Truncated)
-    }
-
     /// Sends the packet out of interface `ifindex`; the kernel finds the route and the neighbour's MAC address.
     #[inline(always)]
     pub(crate) fn redirect_out(&mut self, ifindex: u32) -> Verdict {
@@ -252,6 +249,11 @@ impl Packet for TcPacket {
     #[inline(always)]
     fn header<T>(&self, offset: usize) -> Result<&T, Reason> {
         view(self.ctx.data(), self.ctx.data_end(), offset)
+    }
+
+    #[inline(always)]
+    fn store<T: Copy>(&mut self, offset: usize, value: &T) -> Result<(), Reason> {
+        self.ctx.store(offset, value, 0).map_err(|_| Reason::Truncated)
     }
 
     #[inline(always)]
@@ -315,15 +317,6 @@ impl XdpPacket {
             _ => Err(Reason::DecapRefused),
         }
     }
-
-    /// Overwrites the bytes at `offset`; `T` is a header field or header.
-    #[inline(always)]
-    pub(crate) fn store<T: Copy>(&mut self, offset: usize, value: &T) -> Result<(), Reason> {
-        let place: *const T = self.header::<T>(offset)?;
-        // SAFETY: `header` checked the bounds, and `&mut self` means that no view is alive.
-        unsafe { place.cast_mut().write_unaligned(*value) };
-        Ok(())
-    }
 }
 
 /// The driver has no room for metadata.
@@ -333,6 +326,14 @@ impl Packet for XdpPacket {
     #[inline(always)]
     fn header<T>(&self, offset: usize) -> Result<&T, Reason> {
         view(self.ctx.data(), self.ctx.data_end(), offset)
+    }
+
+    #[inline(always)]
+    fn store<T: Copy>(&mut self, offset: usize, value: &T) -> Result<(), Reason> {
+        let place: *const T = self.header::<T>(offset)?;
+        // SAFETY: `header` checked the bounds, and `&mut self` means that no view is alive.
+        unsafe { place.cast_mut().write_unaligned(*value) };
+        Ok(())
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::{BufMut, BytesMut};
-use overlay_common::decapsulated_tos;
+use overlay_common::{decapsulated_tos, updated_checksum};
 use tokio::net::UdpSocket;
 
 use crate::link::Tap;
@@ -200,11 +200,9 @@ fn set_tos(packet: &mut [u8], tos: u8) {
     let old = u16::from_be_bytes([packet[0], packet[1]]);
     let new = u16::from_be_bytes([packet[0], tos]);
     let checksum = u16::from_be_bytes([packet[10], packet[11]]);
-    let sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap_or(u16::MAX);
     packet[1] = tos;
-    packet[10..12].copy_from_slice(&(!folded).to_be_bytes());
+    // One word has changed; a second pair of equal ones changes nothing.
+    packet[10..12].copy_from_slice(&updated_checksum(checksum, [old, 0], [new, 0]).to_be_bytes());
 }
 
 #[cfg(test)]
