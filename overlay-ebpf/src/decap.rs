@@ -10,7 +10,7 @@ use overlay_common::{Encapsulation, LocalNode, Reason, VxlanHeaders, decapsulate
 
 use crate::{
     Verdict,
-    encap::{ETHER_IPV4, Ethernet},
+    encap::{ETHER_IPV4, Ethernet, check_header},
     fast, maps,
     packet::{L2, Packet, TcPacket, XdpPacket},
 };
@@ -143,8 +143,7 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
         return bare(outer.src_addr(), node);
     }
     let outer_ihl = outer.ihl() as usize;
-    let is_tunnel = outer.version() == 4
-        && outer_ihl >= Ipv4Hdr::LEN
+    let is_tunnel = check_header(outer).is_ok()
         && outer.proto == PROTO_UDP
         && outer.dst_addr() == vtep.address
         && outer.frag_offset() == 0;
@@ -159,9 +158,7 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
     let end = if packet.is_gso() { packet.len() } else { L2 + outer_end(outer, udp, fragment, packet.len() - L2)? };
     let outer_len = outer_ihl + UdpHdr::LEN + inner_offset(packet, L2 + outer_ihl + UdpHdr::LEN, end, node)?;
     let inner = packet.header_within::<Ipv4Hdr>(L2 + outer_len, end)?;
-    if inner.version() != 4 || (inner.ihl() as usize) < Ipv4Hdr::LEN {
-        return Err(Reason::BadHeader);
-    }
+    check_header(inner)?;
     let inner_len = inner_length(inner, end - (L2 + outer_len), packet.is_gso(), fragment)?;
     check_addresses(inner, outer.src_addr(), node)?;
     Ok(Some(Accepted {

@@ -68,9 +68,7 @@ pub(crate) fn send(
 /// ignore them.
 #[inline(always)]
 pub(crate) fn inner_length(inner: &Ipv4Hdr, available: usize, gso: bool) -> Result<usize, Reason> {
-    if inner.version() != 4 || (inner.ihl() as usize) < Ipv4Hdr::LEN {
-        return Err(Reason::BadHeader);
-    }
+    check_header(inner)?;
     if gso {
         return Ok(available);
     }
@@ -79,6 +77,12 @@ pub(crate) fn inner_length(inner: &Ipv4Hdr, available: usize, gso: bool) -> Resu
         return Err(Reason::BadLength);
     }
     Ok(length)
+}
+
+/// Version 4, and as long as an IPv4 header must be.
+#[inline(always)]
+pub(crate) fn check_header(ip: &Ipv4Hdr) -> Result<(), Reason> {
+    if ip.version() != 4 || (ip.ihl() as usize) < Ipv4Hdr::LEN { Err(Reason::BadHeader) } else { Ok(()) }
 }
 
 /// The remote subnet that the packet is for, if it may go there.

@@ -16,9 +16,6 @@ const ETHER_ARP: [u8; 2] = [0x08, 0x06];
 const ETHER_VLAN: [u8; 2] = [0x81, 0x00];
 const ETHER_SERVICE_VLAN: [u8; 2] = [0x88, 0xa8];
 
-/// The most that programs at a container's door look at: Ethernet, IPv4 and TCP, each without options.
-pub(crate) const HEADERS: u32 = (L2 + 20 + 20) as u32;
-
 /// ARP for IPv4 over Ethernet (RFC 826).
 #[repr(C)]
 struct Arp {

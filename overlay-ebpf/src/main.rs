@@ -45,7 +45,7 @@ pub(crate) enum Verdict {
 /// TC ingress of the node's side of a container's veth: what the container may not send ends here.
 #[classifier]
 fn from_container(ctx: TcContext) -> i32 {
-    let mut packet = TcPacket::with_headers(ctx, guard::HEADERS);
+    let mut packet = TcPacket::bare(ctx);
     let outcome = guard::leave(&mut packet);
     tc_action(&packet, outcome)
 }
@@ -53,7 +53,7 @@ fn from_container(ctx: TcContext) -> i32 {
 /// TC egress of the node's side of a container's veth: notes what bridge and netfilter have let through.
 #[classifier]
 fn to_container(ctx: TcContext) -> i32 {
-    let packet = TcPacket::with_headers(ctx, guard::HEADERS);
+    let packet = TcPacket::bare(ctx);
     fast::note_entering(&packet);
     tc_action(&packet, Ok(Verdict::Pass))
 }
@@ -61,7 +61,7 @@ fn to_container(ctx: TcContext) -> i32 {
 /// TC egress of the overlay device: packets for remote subnets leave as outer packets through the underlay.
 #[classifier]
 fn to_overlay(ctx: TcContext) -> i32 {
-    let mut packet = TcPacket::new(ctx);
+    let mut packet = TcPacket::bare(ctx);
     let outcome = encap::encap(&mut packet);
     let action = tc_action(&packet, outcome);
     match outcome {
@@ -73,7 +73,7 @@ fn to_overlay(ctx: TcContext) -> i32 {
 /// TC ingress of the underlay interface: outer packets from known nodes enter as container packets.
 #[classifier]
 fn from_underlay(ctx: TcContext) -> i32 {
-    let mut packet = TcPacket::new(ctx);
+    let mut packet = TcPacket::from_wire(ctx);
     let outcome = decap::decap(&mut packet);
     tc_action(&packet, outcome)
 }
@@ -81,7 +81,7 @@ fn from_underlay(ctx: TcContext) -> i32 {
 /// TC ingress of the overlay device of VXLAN: nothing comes in past `from_underlay`.
 #[classifier]
 fn admit(ctx: TcContext) -> i32 {
-    let mut packet = TcPacket::new(ctx);
+    let mut packet = TcPacket::bare(ctx);
     let outcome = decap::admit(&mut packet);
     tc_action(&packet, outcome)
 }

@@ -30,6 +30,9 @@ const VLAN_ID: u32 = 0x0fff;
 /// Value of `tc_index` on a packet that `from_underlay` lets in: "ov".
 const ACCEPTED: u32 = 0x6f76;
 
+/// The most that a program looks at in a packet that is not encapsulated: Ethernet, and IPv4 and TCP without options.
+const BARE_HEADERS: u32 = 14 + 20 + 20;
+
 /// `BPF_F_ADJ_ROOM_ENCAP_L2(14)`: the kernel derives the inner MAC header from it, so it is the length of the
 /// inner Ethernet header alone; software segmentation goes wrong with the VXLAN header counted in.
 const ENCAP_L2_ETHERNET: u64 = (EthHdr::LEN as u64) << 56;
@@ -81,16 +84,21 @@ pub(crate) struct TcPacket {
 }
 
 impl TcPacket {
-    /// Takes the packet and pulls its headers into the linear part, where views can reach them.
+    /// Takes a packet that may be an outer one, and pulls its headers into the linear part, where views can reach them.
     #[inline(always)]
-    pub(crate) fn new(ctx: TcContext) -> Self {
+    pub(crate) fn from_wire(ctx: TcContext) -> Self {
         Self::with_headers(ctx, DECAP_HEADERS)
     }
 
-    /// The same for a program that looks at the first `headers` bytes alone. What a TCP sender hands down is shared
-    /// with its queue: pulling more than the kernel has in the linear part would copy each packet.
+    /// Takes a packet as a container sends or gets it. What a TCP sender hands down is shared with its queue: pulling more
+    /// than the kernel has in the linear part would copy each packet.
     #[inline(always)]
-    pub(crate) fn with_headers(ctx: TcContext, headers: u32) -> Self {
+    pub(crate) fn bare(ctx: TcContext) -> Self {
+        Self::with_headers(ctx, BARE_HEADERS)
+    }
+
+    #[inline(always)]
+    fn with_headers(ctx: TcContext, headers: u32) -> Self {
         let want = if ctx.len() < headers { ctx.len() } else { headers };
         if ctx.data() + want as usize > ctx.data_end() && ctx.pull_data(want).is_err() {
             // Out of memory: the headers cannot be seen, the views say "truncated" and the packet is dropped.
