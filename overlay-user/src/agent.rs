@@ -204,8 +204,7 @@ async fn follow_endpoints(subnet: Ipv4Network, found: mpsc::Sender<Endpoints>) {
     }
 }
 
-/// Passes on what happens to the underlay interface. A task of its own, since a reading of the interfaces that is
-/// given up half way would disturb the next one.
+/// Passes on what happens to the underlay interface. A task of its own, so that waiting for another try holds nobody up.
 async fn follow_underlay(mut watch: underlay::Watch, events: mpsc::Sender<UnderlayEvent>) {
     let mut backoff = Backoff::default();
     loop {

@@ -45,6 +45,12 @@ pub use watch::{LinkEvent, LinkWatch};
 /// What all overlay devices' names begin with; a number follows.
 pub const NAME_PREFIX: &str = "overlay.";
 
+/// The name of the overlay device of the network with this VNI; 0 for UDP encapsulation.
+#[must_use]
+pub fn device_name(vni: u32) -> String {
+    format!("{NAME_PREFIX}{vni}")
+}
+
 /// What the overlay device has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkConfig {
@@ -98,10 +104,10 @@ impl LinkConfig {
     /// The name of the device: `overlay.` and the VNI, or 0 for UDP encapsulation.
     #[must_use]
     pub fn name(&self) -> String {
-        match &self.kind {
-            LinkKind::Udp => format!("{NAME_PREFIX}0"),
-            LinkKind::Vxlan(vxlan) => format!("{NAME_PREFIX}{}", vxlan.vni),
-        }
+        device_name(match &self.kind {
+            LinkKind::Udp => 0,
+            LinkKind::Vxlan(vxlan) => vxlan.vni,
+        })
     }
 
     /// The encapsulation that the device is for.

@@ -10,6 +10,7 @@ use overlay_common::LocalNode;
 use serde_json::{Value, json};
 
 use crate::{
+    mac::Mac,
     maps::{Drops, EndpointsMap, Flows, LocalNodeMap, MapsError, NAMES, Routes},
     rundir::{RunDir, RunDirError},
 };
@@ -82,7 +83,14 @@ fn local_node(node: &LocalNode) -> Value {
 
 fn routes(directory: &Path, node: &LocalNode) -> Result<Vec<Value>, DumpError> {
     let routes = Routes::open(directory, node.subnet().1)?.all()?;
-    let row = |(subnet, route): (Ipv4Network, overlay_common::Route)| json!({ "subnet": subnet, "next_hop": route.next_hop(), "vtep_mac": mac(route.vtep_mac()), "direct": route.is_direct() });
+    let row = |(subnet, route): (Ipv4Network, overlay_common::Route)| {
+        json!({
+            "subnet": subnet,
+            "next_hop": route.next_hop(),
+            "vtep_mac": mac(route.vtep_mac()),
+            "direct": route.is_direct(),
+        })
+    };
     Ok(routes.into_iter().map(row).collect())
 }
 
@@ -137,7 +145,7 @@ fn drops(directory: &Path) -> Result<Vec<Value>, DumpError> {
 }
 
 fn mac(octets: [u8; 6]) -> String {
-    octets.map(|octet| format!("{octet:02x}")).join(":")
+    Mac(octets).to_string()
 }
 
 fn network((address, prefix): (std::net::Ipv4Addr, u8)) -> String {

@@ -12,7 +12,7 @@ use overlay_common::{Encapsulation, Route};
 use rtnetlink::Handle;
 
 use self::containers::Containers;
-pub use self::plan::{Plan, check_decap, device_name, overlay_mtu};
+pub use self::plan::{Plan, check_decap, overlay_mtu};
 
 use crate::{
     cli::Decap,

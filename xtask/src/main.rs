@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod command;
+mod hand_over;
 mod run;
 mod setup;
 mod test;
@@ -28,11 +29,11 @@ enum Task {
     /// Install what building and testing needs and this machine lacks (Debian, as root; elsewhere: say what is missing)
     Setup,
     /// Run a cluster on this machine: every container talks to every other, then everything is gone again
-    Run(run::Options),
+    Run(hand_over::Options),
     /// Run every test; those with network namespaces and real traffic need root
     Test(test::Options),
     /// Measure the data path against other ways to do the same, and the agent with many leases (root)
-    Bench(bench::Options),
+    Bench(hand_over::Options),
     /// Check formatting, lints and documentation, of the host's crates and of the eBPF programs, and what the kernel's
     /// verifier says of these (as root)
     Check,

@@ -1,24 +1,13 @@
-//! `cargo xtask run`: builds everything and hands over to the program `cluster` of `overlay-tests`.
+//! `cargo xtask run`: the program `cluster` of `overlay-tests`.
 
-use std::{ffi::OsString, os::unix::process::CommandExt as _};
-
-use anyhow::anyhow;
+use std::ffi::OsString;
 
 use crate::{
-    command::{self, cargo},
+    hand_over::{Options, hand_over},
     setup,
 };
 
-/// What `cluster` is told; `cargo xtask run --help` shows what it understands.
-#[derive(clap::Args)]
-#[command(disable_help_flag = true)]
-pub(crate) struct Options {
-    /// Passed on
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<OsString>,
-}
-
-/// Becomes `cluster`, so that a signal to this process reaches it.
+/// Becomes `cluster`.
 ///
 /// # Errors
 ///
@@ -29,18 +18,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     } else {
         setup::run()?;
     }
-    command::run(cargo().args([
-        "build",
-        "--quiet",
-        "--package",
-        "overlay-user",
-        "--package",
-        "overlay-tests",
-        "--bins",
-    ]))?;
-    let mut cluster = cargo();
-    cluster.args(["run", "--quiet", "--package", "overlay-tests", "--bin", "cluster", "--"]).args(&options.arguments);
-    Err(anyhow!(cluster.exec()).context("start the cluster"))
+    hand_over("cluster", &[], options)
 }
 
 /// Whether `cluster` is told to keep the leases in a directory.

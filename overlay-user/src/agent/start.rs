@@ -35,7 +35,7 @@ impl<'a> Agent<'a> {
         underlay.check_outside(pool.network())?;
         node::check_decap(config.decap, network.backend.encapsulation())?;
         let mtu = node::overlay_mtu(&underlay, &network.backend)?;
-        let device = node::device_name(&network.backend);
+        let device = link::device_name(network.backend.vni());
         let adopted = link::mac_of(handle, &device).await?;
         let listener = claim_port(&network.backend, underlay.address, adopted.is_some()).await?;
         let mac = adopted.unwrap_or_else(|| Mac::random().0);

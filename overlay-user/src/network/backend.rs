@@ -45,6 +45,15 @@ impl Backend {
         }
     }
 
+    /// The VXLAN network number; 0 for other encapsulations. It also numbers the overlay device.
+    #[must_use]
+    pub const fn vni(&self) -> u32 {
+        match *self {
+            Self::Udp { .. } => 0,
+            Self::Vxlan { vni, .. } => vni,
+        }
+    }
+
     /// The UDP port on every node.
     #[must_use]
     pub const fn port(&self) -> u16 {

@@ -8,7 +8,7 @@ use overlay_common::{Encapsulation, LocalNode, Ticks, Vtep};
 
 use crate::{
     cli::Decap,
-    link::{self, LinkConfig, LinkKind, VxlanConfig},
+    link::{LinkConfig, LinkKind, VxlanConfig},
     loader::Constants,
     network::Backend,
     underlay::Underlay,
@@ -57,11 +57,8 @@ impl Plan {
     }
 
     pub(super) fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32) -> LocalNode {
-        let vni = match self.backend {
-            Backend::Udp { .. } => 0,
-            Backend::Vxlan { vni, .. } => vni,
-        };
-        let vtep = Vtep { address: self.underlay.address, mac: self.mac, port: self.backend.port(), vni };
+        let (port, vni) = (self.backend.port(), self.backend.vni());
+        let vtep = Vtep { address: self.underlay.address, mac: self.mac, port, vni };
         LocalNode::new(
             &vtep,
             (self.network.ip(), self.network.prefix()),
@@ -69,15 +66,6 @@ impl Plan {
             self.underlay.ifindex,
             (overlay_ifindex, u16::try_from(self.mtu).unwrap_or(u16::MAX)),
         )
-    }
-}
-
-/// The name of the overlay device for `backend`.
-#[must_use]
-pub fn device_name(backend: &Backend) -> String {
-    match backend {
-        Backend::Udp { .. } => format!("{}0", link::NAME_PREFIX),
-        Backend::Vxlan { vni, .. } => format!("{}{vni}", link::NAME_PREFIX),
     }
 }
 
