@@ -164,6 +164,7 @@ impl Agent<'_> {
             UnderlayEvent::Back(underlay) => {
                 tracing::info!(interface = underlay.name, "underlay interface is back");
                 self.node.follow_underlay(underlay)?;
+                self.node.reconcile(self.table.routes()).await?;
             }
             UnderlayEvent::Gone => tracing::warn!("underlay interface is gone; nothing is forwarded until it is back"),
             UnderlayEvent::Down => tracing::warn!("underlay interface is down"),

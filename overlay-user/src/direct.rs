@@ -24,19 +24,20 @@ pub struct DirectError {
     source: rtnetlink::Error,
 }
 
-/// The plain routes of this node.
+/// The plain routes of this node to the subnets of one overlay network.
 #[derive(Debug, Clone)]
 pub struct DirectRoutes {
     handle: Handle,
+    network: Ipv4Network,
     underlay_ifindex: u32,
     enabled: bool,
 }
 
 impl DirectRoutes {
-    /// Plain routes through interface `underlay_ifindex`; none at all unless `enabled`.
+    /// Plain routes into `network` through interface `underlay_ifindex`; none at all unless `enabled`.
     #[must_use]
-    pub const fn new(handle: Handle, underlay_ifindex: u32, enabled: bool) -> Self {
-        Self { handle, underlay_ifindex, enabled }
+    pub const fn new(handle: Handle, network: Ipv4Network, underlay_ifindex: u32, enabled: bool) -> Self {
+        Self { handle, network, underlay_ifindex, enabled }
     }
 
     /// Routes `subnet` plainly if its node is on our link, and marks `route` so.
@@ -71,7 +72,7 @@ impl DirectRoutes {
         }
     }
 
-    /// Takes away the plain routes that are not to `wanted` subnets.
+    /// Takes away the plain routes into the network that are not to `wanted` subnets, also those of an earlier agent.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -94,7 +95,7 @@ impl DirectRoutes {
     fn is_ours(&self, route: &RouteMessage) -> bool {
         route.header.protocol == PROTOCOL
             && route.header.table == RouteHeader::RT_TABLE_MAIN
-            && route.attributes.contains(&RouteAttribute::Oif(self.underlay_ifindex))
+            && subnet_of(route).is_some_and(|subnet| self.network.contains(subnet.ip()))
     }
 
     async fn is_on_link(&self, node: Ipv4Addr) -> bool {

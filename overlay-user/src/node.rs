@@ -4,7 +4,11 @@
 mod containers;
 mod plan;
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 use ipnetwork::Ipv4Network;
@@ -62,7 +66,7 @@ impl Node {
         let mut local = LocalNodeMap::open(&run_dir.maps())?;
         local.set(plan.local_node(plan.subnet.ip(), link.ifindex))?;
         let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
-        let direct = DirectRoutes::new(handle.clone(), plan.underlay.ifindex, plan.backend.direct_routing());
+        let direct = plan.direct_routes(handle);
         let containers = Containers::open(run_dir, &programs, plan.flow_ttl != 0)?;
         Ok(Self { plan, handle: handle.clone(), link, programs, routes, direct, local, containers, claimed: true })
     }
@@ -177,12 +181,14 @@ impl Node {
         self.follow_mtu(self.plan.underlay.mtu).await.map(drop)
     }
 
-    /// Attaches to the underlay interface after it has come back.
+    /// Attaches to the underlay interface after it has come back. Plain routes have gone with the old one: see
+    /// [`reconcile`](Self::reconcile).
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn follow_underlay(&mut self, underlay: Underlay) -> Result<()> {
         self.plan.underlay = underlay;
+        self.direct = self.plan.direct_routes(&self.handle);
         self.claim_subnet(self.claimed)?;
         self.attach()
     }
@@ -227,13 +233,25 @@ fn conntrack_for_fast_path() {
 /// When the kernel refuses.
 pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
     let device = run_dir.device();
-    // Pins first: programs detach, so that the device does not drop packets with them half gone.
+    remove_direct_routes(handle, run_dir).await?;
+    // Pins before the device: programs detach, so that the device does not drop packets with them half gone.
     run_dir.remove()?;
     if let Some(device) = device {
         masquerade::remove(&device).await.with_context(|| format!("remove the netfilter rules of {device}"))?;
         link::remove(handle, &device).await.with_context(|| format!("remove device {device}"))?;
     }
     Ok(())
+}
+
+/// Removes the plain routes into the network that the maps name, if an agent has got as far as to write it there.
+async fn remove_direct_routes(handle: &Handle, run_dir: &RunDir) -> Result<()> {
+    let Ok(local) = LocalNodeMap::open(&run_dir.maps()).and_then(|map| map.get()) else { return Ok(()) };
+    let (address, prefix) = local.network();
+    if local.vtep().port == 0 {
+        return Ok(());
+    }
+    let direct = DirectRoutes::new(handle.clone(), Ipv4Network::new(address, prefix)?, local.underlay_ifindex, true);
+    Ok(direct.remove_all_but(&BTreeSet::new()).await?)
 }
 
 /// The check of reassembled packets, by the routes in the maps.

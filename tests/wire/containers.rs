@@ -93,20 +93,3 @@ for_either_backend! {
         });
     }
 }
-
-#[test]
-fn nodes_on_one_link_route_plainly_where_the_config_says_so() {
-    let mut settings = settings(Backend::Vxlan);
-    settings.direct_routing = true;
-    on_two_nodes(&settings, |cluster| {
-        let [here, there] = two(cluster);
-        assert!(here.counters().routes().unwrap().values().all(overlay_common::Route::is_direct));
-        for (from, to) in [(here, there), (there, here)] {
-            assert_eq!(ping(&from.container().netns, to.container().address, 3).unwrap().received, 3);
-        }
-        let traffic = here.counters().traffic(there.subnet().subnet()).unwrap();
-        assert_eq!((traffic.encap_packets, traffic.decap_packets), (0, 0), "encapsulated all the same");
-        let route = here.netns().ip("route show proto 79").unwrap();
-        assert!(route.contains(&format!("via {}", there.address())), "{route:?}");
-    });
-}

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod containers;
 #[cfg(test)]
+mod direct;
+#[cfg(test)]
 mod drops;
 #[cfg(test)]
 mod endpoints;

@@ -5,9 +5,11 @@ use std::net::Ipv4Addr;
 use anyhow::{Result, bail};
 use ipnetwork::Ipv4Network;
 use overlay_common::{Encapsulation, LocalNode, Ticks, Vtep};
+use rtnetlink::Handle;
 
 use crate::{
     cli::Decap,
+    direct::DirectRoutes,
     link::{LinkConfig, LinkKind, VxlanConfig},
     loader::Constants,
     network::Backend,
@@ -54,6 +56,10 @@ impl Plan {
             }),
         };
         LinkConfig { kind, network: self.network, subnet: self.subnet, mtu: self.mtu, mac: Some(self.mac) }
+    }
+
+    pub(super) fn direct_routes(&self, handle: &Handle) -> DirectRoutes {
+        DirectRoutes::new(handle.clone(), self.network, self.underlay.ifindex, self.backend.direct_routing())
     }
 
     pub(super) fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32) -> LocalNode {
