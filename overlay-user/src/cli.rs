@@ -146,13 +146,13 @@ pub enum Switch {
 /// Where outer packets are decapsulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Decap {
-    /// XDP where the driver runs it natively and is no veth, else TC
+    /// In TC
     Auto,
     /// In TC, after the kernel has merged what belongs together
     Tc,
     /// In XDP, before the kernel builds a packet; needs a driver that runs XDP natively
     Xdp,
-    /// In the kernel's own VXLAN device
+    /// In the kernel's own VXLAN device, which leaves no fast path
     Kernel,
 }
 

@@ -75,9 +75,10 @@ impl TryFrom<AgentArgs> for AgentConfig {
             forward_rules: args.iptables_forward_rules,
             run_dir: RunDir::new(&args.run_dir.run_dir),
             decap: args.decap,
-            flow_ttl: match args.fast_path {
-                Switch::On => ticks(args.fast_path_approval),
-                Switch::Off => 0,
+            flow_ttl: match (args.fast_path, args.decap) {
+                // The fast path decapsulates in TC.
+                (Switch::Off, _) | (_, Decap::Kernel) => 0,
+                (Switch::On, _) => ticks(args.fast_path_approval),
             },
             log_drops: args.log_drops,
             teardown_on_exit: args.teardown_on_exit,
@@ -130,6 +131,13 @@ mod tests {
         assert_eq!(etcd.endpoints, ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]);
         assert_eq!(config.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
         assert_eq!(config.renew_margin, Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn the_fast_path_is_on_unless_it_or_decap_in_tc_is_off() {
+        let on = |line| config(line).unwrap().flow_ttl != 0;
+        assert!(on("overlay agent") && on("overlay agent --decap tc"));
+        assert!(!on("overlay agent --fast-path off") && !on("overlay agent --decap kernel"));
     }
 
     #[test]
