@@ -61,6 +61,17 @@ pub fn open(config: &DatastoreConfig) -> Result<Arc<dyn Datastore>, DatastoreErr
     }
 }
 
+/// Opens a datastore to read the network config and take snapshots, and creates nothing.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn look(config: &DatastoreConfig) -> Result<Arc<dyn Datastore>, DatastoreError> {
+    match config {
+        DatastoreConfig::Etcd(_) => open(config),
+        DatastoreConfig::File(options) => Ok(Arc::new(file::FileStore::look(options))),
+    }
+}
+
 /// A value and its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned {

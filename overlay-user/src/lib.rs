@@ -9,6 +9,7 @@ pub mod admin;
 pub mod agent;
 pub mod allocate;
 pub mod backoff;
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;

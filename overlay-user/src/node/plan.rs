@@ -40,12 +40,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub(super) const fn constants(&self) -> Constants {
+    pub(crate) const fn constants(&self) -> Constants {
         let encapsulation = self.backend.encapsulation();
         Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops }
     }
 
-    pub(super) fn link(&self) -> LinkConfig {
+    pub(crate) fn link(&self) -> LinkConfig {
         let kind = match self.backend {
             Backend::Udp { .. } => LinkKind::Udp,
             Backend::Vxlan { vni, port, .. } => LinkKind::Vxlan(VxlanConfig {
