@@ -13,7 +13,6 @@ mod kernel;
 mod memory;
 mod mtu;
 mod others;
-mod place;
 mod port;
 mod privileges;
 mod rehearsal;

@@ -231,6 +231,9 @@ pub trait Datastore: Send + Sync + fmt::Debug {
         lifetime: Lifetime,
     ) -> Result<Replaced, DatastoreError>;
 
+    /// Asks whether we may write leases, and writes none.
+    async fn may_write(&self) -> Result<(), DatastoreError>;
+
     /// Deletes a lease if it is still at `revision`; says whether it did.
     async fn delete(&self, key: &str, revision: Revision) -> Result<bool, DatastoreError>;
 }

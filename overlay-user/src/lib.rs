@@ -31,6 +31,7 @@ pub mod masquerade;
 pub mod network;
 pub mod node;
 mod notices;
+mod place;
 pub mod routes;
 pub mod rundir;
 pub mod subnet_file;

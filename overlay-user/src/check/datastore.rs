@@ -53,6 +53,7 @@ async fn as_the_agent(config: &DatastoreConfig) -> anyhow::Result<Cluster> {
     let store = datastore::look(config)?;
     let (network, _) = agent::network_config(&*store).await?;
     agent::ipv4_pool(&network)?;
+    store.may_write().await?;
     Ok(Cluster { store, network })
 }
 
@@ -71,14 +72,14 @@ async fn one(options: &EtcdOptions, endpoint: &str) -> Finding {
     };
     match answer {
         Ok(()) => Finding::green(CHECK, format!("{endpoint}: answers")),
-        Err(error) => Finding::yellow(CHECK, error.to_string(), "the agent asks the others: mend it, or take it out of --etcd-endpoints"),
+        Err(error) => Finding::yellow(CHECK, error.to_string(), "mend it, or take it out of --etcd-endpoints; the agent asks one after another"),
     }
 }
 
 fn advice(config: &DatastoreConfig) -> &'static str {
     match config {
         DatastoreConfig::Etcd(_) => {
-            "see that it runs and can be reached from here; for https, that --etcd-cafile signed its certificate"
+            "see that it runs, can be reached from here, and lets us write; for https, that --etcd-cafile signed its certificate"
         }
         DatastoreConfig::File(_) => "see that the directory can be read and written",
     }

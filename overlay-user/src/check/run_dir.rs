@@ -1,14 +1,14 @@
 //! The run directory, and the agent that lives in it.
 
-use super::{Finding, place};
-use crate::rundir::RunDir;
+use super::Finding;
+use crate::{place::could_write_in, rundir::RunDir};
 
 const CHECK: &str = "run-dir";
 
 /// Whether the agent could use the run directory.
 pub(super) fn check(run_dir: &RunDir) -> Finding {
     let path = run_dir.path().display();
-    if let Err(error) = place::could_write_in(run_dir.path()) {
+    if let Err(error) = could_write_in(run_dir.path()) {
         return Finding::red(CHECK, format!("{path} cannot be written: {error}"), "choose another with --run-dir");
     }
     let bpffs = if run_dir.is_on_bpffs() { "on a bpffs" } else { "the agent mounts a bpffs in it" };

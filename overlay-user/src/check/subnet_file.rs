@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Finding, place};
+use super::Finding;
+use crate::place::could_write_in;
 
 const CHECK: &str = "subnet-file";
 
@@ -12,7 +13,7 @@ pub(super) fn check(file: &Path) -> Finding {
     if file.is_dir() || file.file_name().is_none() {
         return Finding::red(CHECK, format!("{} is a directory", file.display()), advice);
     }
-    match place::could_write_in(directory) {
+    match could_write_in(directory) {
         Ok(()) => Finding::green(CHECK, format!("{} can be written", file.display())),
         Err(error) => Finding::red(CHECK, format!("{} cannot be written: {error}", file.display()), advice),
     }

@@ -111,6 +111,10 @@ impl Datastore for FileStore {
         self.run(&format!("renew subnets/{key}"), replace).await
     }
 
+    async fn may_write(&self) -> Result<(), DatastoreError> {
+        self.run("ask for the right to write leases", Directory::may_write).await
+    }
+
     async fn delete(&self, key: &str, at: Revision) -> Result<bool, DatastoreError> {
         let name = key.to_owned();
         self.run(&format!("delete subnets/{key}"), move |directory| directory.delete(&name, at)).await

@@ -5,7 +5,7 @@ use std::{io, path::Path};
 use nix::unistd::{AccessFlags, access};
 
 /// Refuses a directory that is not there and could not be made, or that could not be written in.
-pub(super) fn could_write_in(directory: &Path) -> io::Result<()> {
+pub(crate) fn could_write_in(directory: &Path) -> io::Result<()> {
     let absolute = std::path::absolute(directory)?;
     // The first that is there is where the others would be made.
     let there = absolute.ancestors().find(|ancestor| ancestor.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
