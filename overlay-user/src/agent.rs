@@ -9,8 +9,8 @@ use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 use tokio::sync::mpsc;
 
-pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
 use self::signals::Signals;
+pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
 use crate::{
     backoff::Backoff,
     config::AgentConfig,

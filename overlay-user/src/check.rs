@@ -30,8 +30,8 @@ use anyhow::Result;
 use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 
-use self::{datastore::Cluster, firewall::Traffic, rehearsal::Play};
 pub use self::report::{Choice, Finding, Report, State};
+use self::{datastore::Cluster, firewall::Traffic, rehearsal::Play};
 use crate::{
     agent::{self, Settled},
     config::AgentConfig,

@@ -166,7 +166,9 @@ pub enum UnderlayError {
         overhead: u32,
     },
     /// The network config wants larger packets than the interface takes.
-    #[error("use {name} as underlay: Backend.MTU {configured} is more than its MTU {mtu}; raise the interface's, or lower Backend.MTU")]
+    #[error(
+        "use {name} as underlay: Backend.MTU {configured} is more than its MTU {mtu}; raise the interface's, or lower Backend.MTU"
+    )]
     MtuBelowConfigured {
         /// The interface.
         name: String,

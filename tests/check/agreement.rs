@@ -17,7 +17,9 @@ fn a_node_in_order_starts_with_either_backend() {
     for backend in [Backend::Udp, Backend::Vxlan] {
         on_a_node(backend, |cluster| {
             let checked = agree(cluster, &["--iface", UNDERLAY_DEVICE, "--ip-masq"], None);
-            for check in ["privileges", "bpffs", "programs", "tcx", "links", "nftables", "run-dir", "subnet-file", "agent"] {
+            for check in
+                ["privileges", "bpffs", "programs", "tcx", "links", "nftables", "run-dir", "subnet-file", "agent"]
+            {
                 checked.says(check, "green", &[]);
             }
             for check in ["memory", "others", "datastore", "config", "underlay", "decap", "rp-filter", "mtu", "port"] {
@@ -29,8 +31,16 @@ fn a_node_in_order_starts_with_either_backend() {
             let choice = &checked.report["choice"];
             let (mtu, port) = if backend == Backend::Udp { (1472, 8285) } else { (1450, 8472) };
             assert_eq!((&choice["mtu"], &choice["port"]), (&mtu.into(), &port.into()), "{choice}");
-            assert_eq!((&choice["interface"], &choice["address"]), (&"eth0".into(), &"192.168.50.1".into()), "{choice}");
-            assert_eq!((&choice["network"], &choice["backend"]), (&NETWORK.into(), &backend.to_string().into()), "{choice}");
+            assert_eq!(
+                (&choice["interface"], &choice["address"]),
+                (&"eth0".into(), &"192.168.50.1".into()),
+                "{choice}"
+            );
+            assert_eq!(
+                (&choice["network"], &choice["backend"]),
+                (&NETWORK.into(), &backend.to_string().into()),
+                "{choice}"
+            );
             // The lease of the agent that has just run is its own, by subnet.env.
             let again = Checked::of(cluster, USUAL);
             again.says("subnet", "green", &["our lease"]);
@@ -103,6 +113,8 @@ fn what_others_have_in_the_place_of_ours() {
         // Down, flannel's device has the VNI but not the port.
         node.ip("link add flannel.1 type vxlan id 1 dstport 8472 dev eth0 nolearning").unwrap();
         agree(cluster, USUAL, Some("device")).says("device", "red", &["flannel.1", "VNI 1"]);
+        let leases = cluster.etcd().list("/coreos.com/network/subnets/").unwrap();
+        assert!(leases.is_empty(), "it has left a lease that it does not serve: {leases:?}");
         node.ip("link del flannel.1").unwrap();
 
         node.ip("route add 10.1.0.0/16 dev eth0").unwrap();
@@ -148,6 +160,8 @@ fn places_for_files() {
             };
             let checked = agree_by(cluster, &command, Some(red));
             checked.says(red, "red", &[place, option]);
+            // Without subnet.env the agent would ask for long whose lease this is.
+            cluster.etcd().delete("/coreos.com/network/subnets/").unwrap();
         }
     });
 }
@@ -196,9 +210,13 @@ fn kernel_parameters_that_cannot_be_written() {
 
 #[test]
 fn a_cluster_of_ones_own_settings_is_no_obstacle() {
-    let settings = Settings { backend: Backend::Vxlan, direct_routing: true, underlay_mtu: 9000, ..Settings::default() };
+    let settings =
+        Settings { backend: Backend::Vxlan, direct_routing: true, underlay_mtu: 9000, ..Settings::default() };
     on_a_node_with(&settings, |cluster| {
-        agree(cluster, &["--iface-regex", "^192[.]168[.]", "--fast-path", "off", "--decap", "kernel"], None)
-            .says("mtu", "green", &["8950"]);
+        agree(cluster, &["--iface-regex", "^192[.]168[.]", "--fast-path", "off", "--decap", "kernel"], None).says(
+            "mtu",
+            "green",
+            &["8950"],
+        );
     });
 }

@@ -3,7 +3,12 @@
 use std::net::Ipv4Addr;
 
 use etcd_client::{Permission, PermissionType};
-use overlay_tests::{authority::Authority, cluster::{Backend, Cluster}, etcd::Etcd, sandbox::scratch};
+use overlay_tests::{
+    authority::Authority,
+    cluster::{Backend, Cluster},
+    etcd::Etcd,
+    sandbox::scratch,
+};
 
 use crate::ground::{Checked, agree_by, on_a_node, overlay_elsewhere};
 
@@ -57,7 +62,11 @@ fn certificates() {
                 overlay_elsewhere(cluster, verb, &options)
             }
         };
-        agree_by(cluster, &with(&others), Some("datastore")).says("datastore", "red", &["certificate", "--etcd-cafile"]);
+        agree_by(cluster, &with(&others), Some("datastore")).says(
+            "datastore",
+            "red",
+            &["certificate", "--etcd-cafile"],
+        );
         // Nobody has written a config there; but it answers.
         agree_by(cluster, &with(&ours), Some("config")).says("datastore", "green", &[&endpoint]);
     });
@@ -94,9 +103,17 @@ fn users() {
                 command
             }
         };
-        agree_by(cluster, &with("writer", "wrong"), Some("datastore")).says("datastore", "red", &["invalid user ID or password"]);
+        agree_by(cluster, &with("writer", "wrong"), Some("datastore")).says(
+            "datastore",
+            "red",
+            &["invalid user ID or password"],
+        );
         // Who may only read cannot take a subnet.
-        agree_by(cluster, &with("reader", "secret"), Some("datastore")).says("datastore", "red", &["permission denied"]);
+        agree_by(cluster, &with("reader", "secret"), Some("datastore")).says(
+            "datastore",
+            "red",
+            &["permission denied"],
+        );
         agree_by(cluster, &with("writer", "secret"), None).says("datastore", "green", &[]);
     });
 }

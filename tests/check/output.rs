@@ -23,7 +23,10 @@ fn people_get_a_table_in_colour_on_a_terminal_alone() {
         let (code, piped) = text(overlay(cluster, "check", &["--iface", "nosuch0"]));
         assert_eq!(code, Some(1));
         assert!(piped.contains("-> name the right one with --iface"), "{piped}");
-        assert!(piped.trim_end().lines().last().unwrap().starts_with("the agent would refuse to start: 1 red"), "{piped}");
+        assert!(
+            piped.trim_end().lines().last().unwrap().starts_with("the agent would refuse to start: 1 red"),
+            "{piped}"
+        );
 
         // util-linux's `script` gives a program a terminal.
         let on_terminal = |no_color: Option<&str>| {
@@ -31,7 +34,10 @@ fn people_get_a_table_in_colour_on_a_terminal_alone() {
             let words = [command.get_program()].into_iter().chain(command.get_args());
             let line = words.map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
             let mut script = cluster.nodes()[0].netns().command("script");
-            script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env("TERM", "xterm").env_remove("NO_COLOR");
+            script
+                .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+                .env("TERM", "xterm")
+                .env_remove("NO_COLOR");
             script.envs(no_color.map(|value| ("NO_COLOR", value)));
             text(script)
         };

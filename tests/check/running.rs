@@ -33,7 +33,8 @@ for_either_backend! {
 #[test]
 fn a_second_agent_and_flanneld_are_named() {
     isolated(|| {
-        let mut cluster = Cluster::start(&Settings { nodes: 1, backend: Backend::Vxlan, ..Settings::default() }).unwrap();
+        let mut cluster =
+            Cluster::start(&Settings { nodes: 1, backend: Backend::Vxlan, ..Settings::default() }).unwrap();
         let pid = cluster.nodes_mut()[0].agent().pid();
         let elsewhere = cluster.directory().join("elsewhere");
         let mut command = cluster.nodes()[0].overlay();

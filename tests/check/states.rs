@@ -70,7 +70,11 @@ fn rules_in_forward() {
             agree(cluster, USUAL, None).says("firewall-forward", "green", &["the agent puts a rule there"]);
             let without = ["--iface", UNDERLAY_DEVICE, "--iptables-forward-rules=false"];
             let checked = Checked::of(cluster, &without);
-            checked.says("firewall-forward", "yellow", &["the policy of iptables' FORWARD", "--iptables-forward-rules"]);
+            checked.says(
+                "firewall-forward",
+                "yellow",
+                &["the policy of iptables' FORWARD", "--iptables-forward-rules"],
+            );
             run(cluster, &format!("{program} -P FORWARD ACCEPT"));
             Checked::of(cluster, &without).says("firewall-forward", "green", &[]);
         }

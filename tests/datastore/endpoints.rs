@@ -114,12 +114,10 @@ fn ipv6_endpoints_and_other_prefixes_work() {
 fn tls_with_client_certificates() {
     sandbox::isolated(|| {
         let directory = tempfile::tempdir_in(sandbox::scratch()).unwrap();
-        let (ours, others) = (Authority::new(directory.path(), "ours").unwrap(), Authority::new(directory.path(), "others").unwrap());
-        let (server, client, stranger) = (
-            ours.issue("server").unwrap(),
-            ours.issue("client").unwrap(),
-            others.issue("stranger").unwrap(),
-        );
+        let (ours, others) =
+            (Authority::new(directory.path(), "ours").unwrap(), Authority::new(directory.path(), "others").unwrap());
+        let (server, client, stranger) =
+            (ours.issue("server").unwrap(), ours.issue("client").unwrap(), others.issue("stranger").unwrap());
         let netns = Netns::new().unwrap();
         let start = |arguments: &[&str]| {
             let builder = Etcd::builder(&netns, Ipv4Addr::LOCALHOST).tls().args(arguments);

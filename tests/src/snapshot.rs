@@ -31,7 +31,7 @@ impl Snapshot {
     pub fn of_node(node: &Node) -> Self {
         let ip = ["-details link", "-4 address", "-4 route show table all", "-4 rule"]
             .map(|what| node.netns().ip(what).expect("run ip"));
-        let rules = node.netns().command("nft").args(["list", "ruleset"]).output().expect("run nft");
+        let rules = node.netns().command("nft").args(["--stateless", "list", "ruleset"]).output().expect("run nft");
         let settings = node.netns().run(|| ["all", "default", UNDERLAY_DEVICE].map(settings).join("\n"));
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("read mounts");
         // An agent that refuses may take the empty directory away.

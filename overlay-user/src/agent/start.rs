@@ -40,6 +40,8 @@ impl<'a> Agent<'a> {
         let listener = claim_port(&network.backend, underlay.address, adopted.is_some()).await?;
         let mac = adopted.unwrap_or_else(|| Mac::random().0);
         let settled = Settled { backend: network.backend.clone(), network: network_range, underlay, mtu, mac };
+        // Before a lease is taken that nobody would serve. The subnet plays no part in what is in the way of a device.
+        link::preview(handle, &settled.clone().plan(config, network_range).link()).await?;
 
         let holder = holder::acquire(Arc::clone(&store), &network, &settled.claim(config)).await?;
         let underlay = settled.underlay.clone();

@@ -37,7 +37,11 @@ pub(super) async fn check(config: &DatastoreConfig) -> (Vec<Finding>, Option<Clu
         }
         Err(error) if error.is::<DatastoreError>() => (vec![Finding::refused(CHECK, error, advice(config))], None),
         Err(error) => {
-            let config = Finding::refused("config", error, "write one with `overlay config set`; without one, device, port and subnet are not checked");
+            let config = Finding::refused(
+                "config",
+                error,
+                "write one with `overlay config set`; without one, device, port and subnet are not checked",
+            );
             (vec![Finding::green(CHECK, format!("{name}: answers")), config], None)
         }
     };
@@ -72,7 +76,11 @@ async fn one(options: &EtcdOptions, endpoint: &str) -> Finding {
     };
     match answer {
         Ok(()) => Finding::green(CHECK, format!("{endpoint}: answers")),
-        Err(error) => Finding::yellow(CHECK, error.to_string(), "mend it, or take it out of --etcd-endpoints; the agent asks one after another"),
+        Err(error) => Finding::yellow(
+            CHECK,
+            error.to_string(),
+            "mend it, or take it out of --etcd-endpoints; the agent asks one after another",
+        ),
     }
 }
 

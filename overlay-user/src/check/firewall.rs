@@ -60,14 +60,10 @@ pub(super) async fn check(traffic: &Traffic) -> Vec<Finding> {
 fn input(rules: &Rules, traffic: &Traffic) -> Finding {
     const CHECK: &str = "firewall-input";
     let Traffic { underlay, port, .. } = traffic;
-    let packet = Packet {
-        interface: underlay,
-        source: None,
-        destination: traffic.address,
-        udp_port: Some(*port),
-    };
+    let packet = Packet { interface: underlay, source: None, destination: traffic.address, udp_port: Some(*port) };
     let fates = rules.iptables.iter().chain([&rules.nftables]).map(|ruleset| ruleset.fate("input", &packet));
-    let advice = format!("accept UDP port {port} on {underlay} from the other nodes: fragmented tunnel packets need it");
+    let advice =
+        format!("accept UDP port {port} on {underlay} from the other nodes: fragmented tunnel packets need it");
     judge(CHECK, &format!("UDP port {port} on {underlay}"), fates, advice)
 }
 
@@ -79,7 +75,10 @@ fn forward(rules: &Rules, traffic: &Traffic) -> Finding {
     let of_iptables: Vec<Fate> = rules.iptables.iter().map(|ruleset| ruleset.fate("forward", &packet)).collect();
     let of_nftables = rules.nftables.fate("forward", &packet);
     if *forward_rules && of_nftables == Fate::Accepted && of_iptables.iter().any(|fate| *fate != Fate::Accepted) {
-        return Finding::green(CHECK, "iptables drops in FORWARD; the agent puts a rule there that accepts the overlay");
+        return Finding::green(
+            CHECK,
+            "iptables drops in FORWARD; the agent puts a rule there that accepts the overlay",
+        );
     }
     let advice = match forward_rules {
         true => format!("accept {network} in that chain: the agent's own rule is in iptables' FORWARD alone"),

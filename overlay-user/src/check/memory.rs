@@ -41,7 +41,8 @@ pub(super) fn check() -> Finding {
     };
     let needed = format!("maps take {} MiB, {} MiB when full", mib(need.at_start), mib(need.when_full));
     let rooms = [("this node", available()), ("this control group", room_in_control_group())];
-    let tight = rooms.iter().find_map(|(who, room)| room.filter(|&room| room < need.when_full).map(|room| (*who, room)));
+    let tight =
+        rooms.iter().find_map(|(who, room)| room.filter(|&room| room < need.when_full).map(|room| (*who, room)));
     match tight {
         None => Finding::green("memory", needed),
         Some((who, room)) => Finding::yellow(
@@ -85,7 +86,8 @@ impl Definition {
             bpf_map_type::BPF_MAP_TYPE_LRU_HASH,
         ];
         if is_hash.into_iter().any(is) {
-            let (buckets, full) = (self.entries.next_power_of_two() * BUCKET, self.entries * (HASH_ELEMENT + key + value));
+            let (buckets, full) =
+                (self.entries.next_power_of_two() * BUCKET, self.entries * (HASH_ELEMENT + key + value));
             let in_advance = if self.flags & BPF_F_NO_PREALLOC == 0 { full } else { 0 };
             return Need { at_start: buckets + in_advance, when_full: buckets + full };
         }
@@ -136,7 +138,8 @@ mod tests {
         assert_eq!(hash.need(4), Need { at_start: 1024 * 16, when_full: 1024 * 16 + 1000 * (48 + 8 + 16) });
         let lru = Definition { kind: bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32, flags: 0, ..hash };
         assert_eq!(lru.need(4).at_start, lru.need(4).when_full);
-        let per_cpu = Definition { kind: bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32, value: 8, entries: 22, ..hash };
+        let per_cpu =
+            Definition { kind: bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32, value: 8, entries: 22, ..hash };
         assert_eq!(per_cpu.need(4).at_start, 22 * (8 + 4 * 8));
     }
 

@@ -1,11 +1,7 @@
 //! The MTU of the overlay, which is the underlay's or the network config's less what encap adds.
 
 use super::Finding;
-use crate::{
-    network::Backend,
-    node,
-    underlay::Underlay,
-};
+use crate::{network::Backend, node, underlay::Underlay};
 
 const CHECK: &str = "mtu";
 
@@ -13,7 +9,9 @@ pub(super) fn check(underlay: &Underlay, backend: &Backend) -> (Finding, Option<
     let Underlay { name, mtu: underlay_mtu, .. } = underlay;
     let mtu = match node::overlay_mtu(underlay, backend) {
         Ok(mtu) => mtu,
-        Err(error) => return (Finding::refused(CHECK, error, format!("raise the MTU of {name}, or Backend.MTU")), None),
+        Err(error) => {
+            return (Finding::refused(CHECK, error, format!("raise the MTU of {name}, or Backend.MTU")), None);
+        }
     };
     let wire = mtu + u32::from(backend.encapsulation().overhead());
     let found = format!("overlay {mtu}; {name} {underlay_mtu}");

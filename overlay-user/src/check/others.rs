@@ -8,7 +8,10 @@ const CHECK: &str = "others";
 
 /// `agent` is the process id of the agent of our own run directory, which is no other.
 pub(super) fn check(agent: Option<&str>) -> Finding {
-    let others: Vec<String> = processes().filter(|(pid, _)| Some(pid.as_str()) != agent).map(|(pid, what)| format!("{what} (pid {pid})")).collect();
+    let others: Vec<String> = processes()
+        .filter(|(pid, _)| Some(pid.as_str()) != agent)
+        .map(|(pid, what)| format!("{what} (pid {pid})"))
+        .collect();
     if others.is_empty() {
         return Finding::green(CHECK, "no flanneld and no agent of another run directory on this node");
     }

@@ -93,10 +93,8 @@ fn rehearse(play: Play) -> Result<Vec<Finding>> {
 
 async fn perform(Play { plan, masquerade, forward }: Play) -> Result<Vec<Finding>> {
     let run_dir = RunDir::new(Path::new("/run/overlay"));
-    let plan = Plan {
-        underlay: Underlay { ifindex: LOOPBACK.index, address: Ipv4Addr::LOCALHOST, ..plan.underlay },
-        ..plan
-    };
+    let plan =
+        Plan { underlay: Underlay { ifindex: LOOPBACK.index, address: Ipv4Addr::LOCALHOST, ..plan.underlay }, ..plan };
     let link_config = plan.link();
     let (bpffs, programs) = load(&run_dir, &plan);
     let handle = agent::netlink()?;
@@ -123,7 +121,9 @@ fn load(run_dir: &RunDir, plan: &Plan) -> (Finding, Option<Programs>) {
 
 fn verify(programs: &mut Programs) -> Finding {
     match programs.load_all() {
-        Ok(()) => Finding::green("programs", "the kernel's verifier takes all of them, with every helper that they call"),
+        Ok(()) => {
+            Finding::green("programs", "the kernel's verifier takes all of them, with every helper that they call")
+        }
         Err(error) => Finding::refused("programs", error, "use Linux 6.6 or later"),
     }
 }
@@ -148,14 +148,15 @@ async fn set_up(handle: &rtnetlink::Handle, config: &LinkConfig) -> (Finding, Op
         link::LinkKind::Vxlan(_) => "VXLAN",
     };
     match link::set_up(handle, config).await {
-        Ok(link) => (Finding::green(CHECK, format!("{kind} devices can be made, with route and parameters")), Some(link)),
+        Ok(link) => {
+            (Finding::green(CHECK, format!("{kind} devices can be made, with route and parameters")), Some(link))
+        }
         Err(error) => {
             let advice = "load the module (vxlan, or tun for the udp backend), and let the agent write /proc/sys";
             (Finding::refused(CHECK, error, advice), None)
         }
     }
 }
-
 
 async fn rules(config: RulesConfig) -> Finding {
     const CHECK: &str = "nftables";

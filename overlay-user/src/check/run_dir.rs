@@ -22,7 +22,8 @@ pub(super) fn agent(run_dir: &RunDir) -> (Finding, Option<String>) {
     match run_dir.holder() {
         Ok(None) => (Finding::green(CHECK, "none runs with this run directory"), None),
         Ok(Some(pid)) => {
-            let found = format!("one runs with this run directory (pid {pid}): the rest is what it would do if started anew");
+            let found =
+                format!("one runs with this run directory (pid {pid}): the rest is what it would do if started anew");
             (Finding::green(CHECK, found), Some(pid))
         }
         Err(error) => (Finding::yellow(CHECK, error.to_string(), "run the check as root"), None),

@@ -9,9 +9,11 @@ pub(super) fn forwarding() -> Finding {
     match Sysctl::ipv4("ip_forward").would_set("1") {
         Ok(false) => Finding::green(CHECK, "on"),
         Ok(true) => Finding::green(CHECK, "off; the agent switches it on"),
-        Err(error) => {
-            Finding::refused(CHECK, error, "set net.ipv4.ip_forward to 1 before the agent starts, or let it write /proc/sys")
-        }
+        Err(error) => Finding::refused(
+            CHECK,
+            error,
+            "set net.ipv4.ip_forward to 1 before the agent starts, or let it write /proc/sys",
+        ),
     }
 }
 
@@ -25,11 +27,19 @@ pub(super) fn rp_filter(underlay: &str) -> Finding {
     match (read("all"), read(underlay)) {
         (Ok(all), Ok(own)) if all.max(own) == 1 => Finding::yellow(
             CHECK,
-            format!("strict on {underlay} (all {all}, {underlay} {own}): meets what our programs leave to the kernel, as fragments"),
-            format!("none if other nodes' packets come and go by {underlay}; else set net.ipv4.conf.{underlay}.rp_filter to 2"),
+            format!(
+                "strict on {underlay} (all {all}, {underlay} {own}): meets what our programs leave to the kernel, as fragments"
+            ),
+            format!(
+                "none if other nodes' packets come and go by {underlay}; else set net.ipv4.conf.{underlay}.rp_filter to 2"
+            ),
         ),
-        (Ok(all), Ok(own)) => Finding::green(CHECK, format!("all {all}, {underlay} {own}; the overlay device gets 2, loose")),
-        (Err(error), _) | (_, Err(error)) => Finding::yellow(CHECK, format!("{:#}", anyhow::Error::from(error)), "see whether /proc/sys is mounted"),
+        (Ok(all), Ok(own)) => {
+            Finding::green(CHECK, format!("all {all}, {underlay} {own}; the overlay device gets 2, loose"))
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            Finding::yellow(CHECK, format!("{:#}", anyhow::Error::from(error)), "see whether /proc/sys is mounted")
+        }
     }
 }
 
@@ -42,7 +52,9 @@ pub(super) fn conntrack(fast_path: bool) -> Finding {
         (true, false) => Finding::green(CHECK, "in this kernel; without the fast path it is left as it is"),
         (true, true) => match liberal.would_set("1") {
             Ok(false) => Finding::green(CHECK, "nf_conntrack_tcp_be_liberal is 1, as the fast path needs it"),
-            Ok(true) => Finding::green(CHECK, "nf_conntrack_tcp_be_liberal is 0; the agent sets it to 1 for the fast path"),
+            Ok(true) => {
+                Finding::green(CHECK, "nf_conntrack_tcp_be_liberal is 0; the agent sets it to 1 for the fast path")
+            }
             Err(error) => Finding::yellow(
                 CHECK,
                 format!("{:#}", anyhow::Error::from(error)),

@@ -4,7 +4,8 @@ use futures::StreamExt as _;
 use genetlink::GenetlinkError;
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use rtnetlink::packet_core::{
-    DecodeError, Emitable, NLM_F_REQUEST, Nla, NlaBuffer, NlasIterator, NetlinkMessage, NetlinkPayload, ParseableParametrized,
+    DecodeError, Emitable, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla, NlaBuffer, NlasIterator,
+    ParseableParametrized,
 };
 
 const DEV_GET: u8 = 1;
@@ -37,9 +38,10 @@ pub(super) async fn is_native(ifindex: u32) -> Result<bool, XdpFeaturesError> {
     let answer = answers.next().await;
     connection.abort();
     match answer {
-        Some(Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(GenlMessage { payload: DevGet::Answer { features }, .. }), .. })) => {
-            Ok(features & BASIC != 0)
-        }
+        Some(Ok(NetlinkMessage {
+            payload: NetlinkPayload::InnerMessage(GenlMessage { payload: DevGet::Answer { features }, .. }),
+            ..
+        })) => Ok(features & BASIC != 0),
         _ => Err(XdpFeaturesError::NoAnswer(ifindex)),
     }
 }

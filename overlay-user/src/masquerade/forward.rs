@@ -65,7 +65,8 @@ pub(super) async fn filter_rules() -> Result<IptablesRules, RulesError> {
         None => Ok(None),
     };
     let legacy = list(Kind::Legacy, legacy_has(filter.table)).await?;
-    let nft = list(Kind::Nft, nft_has(filter).await?).await?;
+    let nft_has = nat::list_with(&["list", "table", "ip", filter.table]).await?.is_some();
+    let nft = list(Kind::Nft, nft_has).await?;
     Ok(IptablesRules { legacy, nft })
 }
 

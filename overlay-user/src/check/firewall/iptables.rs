@@ -132,9 +132,15 @@ mod tests {
             ("-P INPUT DROP\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", dropped("the policy of")),
             ("-P INPUT ACCEPT\n-A INPUT -m conntrack --ctstate INVALID -j DROP", Fate::Accepted),
             ("-P INPUT ACCEPT\n-A INPUT -m mark --mark 0x1 -j DROP", perhaps("a rule of")),
-            ("-P INPUT ACCEPT\n-A INPUT -m comment --comment \"drop -j ACCEPT\" -j REJECT --reject-with icmp-port-unreachable", dropped("a rule of")),
+            (
+                "-P INPUT ACCEPT\n-A INPUT -m comment --comment \"drop -j ACCEPT\" -j REJECT --reject-with icmp-port-unreachable",
+                dropped("a rule of"),
+            ),
             ("-P INPUT DROP\n-N OURS\n-A INPUT -j OURS\n-A OURS -p udp -j ACCEPT", Fate::Accepted),
-            ("-P INPUT DROP\n-N OURS\n-A INPUT -j OURS\n-A OURS -p tcp -j ACCEPT\n-A OURS -j RETURN", dropped("the policy of")),
+            (
+                "-P INPUT DROP\n-N OURS\n-A INPUT -j OURS\n-A OURS -p tcp -j ACCEPT\n-A OURS -j RETURN",
+                dropped("the policy of"),
+            ),
             ("-P INPUT ACCEPT\n-A INPUT -j LOG --log-prefix \"in \"", Fate::Accepted),
         ];
         for (listing, expected) in cases {

@@ -67,7 +67,9 @@ fn condition(value: &Value) -> Condition {
         (Some("ip"), Some("daddr")) => networks(right).map_or_else(perhaps, Condition::Destination),
         (Some("ip"), Some("protocol")) => protocol(right),
         _ => match (left["meta"]["key"].as_str(), left["ct"]["key"].as_str()) {
-            (Some("iifname" | "iif"), _) => right.as_str().map_or_else(perhaps, |name| Condition::Interface(name.to_owned())),
+            (Some("iifname" | "iif"), _) => {
+                right.as_str().map_or_else(perhaps, |name| Condition::Interface(name.to_owned()))
+            }
             (Some("l4proto"), _) => protocol(right),
             (Some("nfproto"), _) => Condition::Always(Fit::of(right == "ipv4")),
             (_, Some("state")) => Condition::Always(Fit::of(items(right).contains(&&Value::from("new")))),
