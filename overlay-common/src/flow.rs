@@ -41,7 +41,8 @@ impl FlowKey {
         let addresses = u32::from_ne_bytes(self.local) as u64 | (u32::from_ne_bytes(self.remote) as u64) << 32;
         // Fibonacci hashing, once for each half of the key: every bit of it reaches the upper half of the product.
         let mixed = addresses.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = (mixed ^ (mixed >> 32) ^ ports as u64 ^ ((self.protocol as u64) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed =
+            (mixed ^ (mixed >> 32) ^ ports as u64 ^ ((self.protocol as u64) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> 32) as u32
     }
 
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn flows_that_differ_in_one_port_or_one_address_spread() {
-        let key = |host: u8, port: u16| FlowKey::new(6, ([10, 1, 2, host], port.to_be_bytes()), ([10, 1, 7, 3], [0, 80]));
+        let key =
+            |host: u8, port: u16| FlowKey::new(6, ([10, 1, 2, host], port.to_be_bytes()), ([10, 1, 7, 3], [0, 80]));
         let spread = |keys: std::vec::Vec<FlowKey>| {
             let hashes: std::collections::BTreeSet<u32> = keys.iter().map(|key| key.hash() >> 22).collect();
             hashes.len()

@@ -27,7 +27,9 @@ impl Neighbours {
         let mut noted = Vec::new();
         for slot in self.0.map.iter() {
             let slot = self.0.check("read", slot)?;
-            noted.extend(slot.iter().copied().enumerate().filter(|(_, neighbour)| !neighbour.next_hop().is_unspecified()));
+            noted.extend(
+                slot.iter().copied().enumerate().filter(|(_, neighbour)| !neighbour.next_hop().is_unspecified()),
+            );
         }
         Ok(noted)
     }
