@@ -1,17 +1,18 @@
 //! What the short commands do: ask, print, done. Each takes its part of the command line.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, Read as _, Write as _},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
     admin::{self, Ours},
-    cli::{ConfigCommand, LeaseCommand, MapCommand, OperatorArgs, Output},
+    atomic_file,
+    cli::{ConfigCommand, DockerOptsArgs, LeaseCommand, MapCommand, OperatorArgs, Output},
     datastore::{self, Datastore, DatastoreConfig},
-    map_dump, maps,
+    docker_opts, map_dump, maps,
     network::{ConfigChange, MAX_CONFIG, NetworkConfig},
     rundir::RunDir,
 };
@@ -86,6 +87,34 @@ pub async fn lease(command: LeaseCommand) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// `overlay docker-opts`.
+///
+/// # Errors
+/// When `subnet.env` cannot be read or says what Docker cannot be told, the options cannot be written, or packets for the
+/// subnet would leave the node.
+pub async fn docker_opts(args: DockerOptsArgs) -> Result<()> {
+    let path = args.subnet_file.clone();
+    let subnet_env = fs::read_to_string(&path)
+        .map_err(|error| anyhow!("read {}: {error}; the agent writes it when it is ready", path.display()))?;
+    let output = args.output.clone();
+    // What is no text cannot be one of ours.
+    let environment =
+        env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let text = docker_opts::docker_opts(&subnet_env, environment, &args.into())
+        .with_context(|| format!("make options for Docker by {}", path.display()))?;
+    match &output {
+        Some(output) => {
+            atomic_file::replace(output, &text).with_context(|| format!("write {}", output.display()))?;
+        }
+        None if text.is_empty() => {}
+        None => print(text.trim_end())?,
+    }
+    if let Some((subnet, gateway)) = docker_opts::routed_away(&subnet_env).await? {
+        bail!("Docker would not get packets for {subnet}: this node routes them via {gateway}; remove that route");
+    }
+    Ok(())
 }
 
 fn open(operator: OperatorArgs) -> Result<(std::sync::Arc<dyn Datastore>, RunDir)> {

@@ -42,5 +42,6 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Map(command) => commands::map(command),
         Command::Config(command) => commands::config(command).await,
         Command::Lease(command) => commands::lease(command).await,
+        Command::DockerOpts(args) => commands::docker_opts(args).await,
     }
 }
