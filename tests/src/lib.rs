@@ -5,6 +5,7 @@
 
 pub mod cluster;
 pub mod counters;
+pub mod docker;
 pub mod etcd;
 pub mod model;
 pub mod netns;
