@@ -13,7 +13,7 @@ use overlay_tests::{
     docker::{self, Docker, DockerContainer},
     netns::Netns,
     node::Node,
-    process::output,
+    process::{output, wait_until},
     sandbox::isolated,
     traffic::Flow,
 };
@@ -60,9 +60,14 @@ pub(crate) fn settings(backend: Backend) -> Settings {
 pub(crate) fn start_docker(node: &Node) -> Docker {
     node.netns().sysctl("net.ipv4.ip_forward", "0").unwrap();
     let docker = Docker::start(node).unwrap();
-    let forward = output(node.netns().command("iptables").args(["-S", "FORWARD"])).unwrap();
+    let forward = forward_chain(node);
     assert!(forward.starts_with("-P FORWARD DROP\n"), "{forward}");
     docker
+}
+
+/// iptables' chain of what `node` forwards.
+fn forward_chain(node: &Node) -> String {
+    output(node.netns().command("iptables").args(["-S", "FORWARD"])).unwrap()
 }
 
 impl Ground {
@@ -77,6 +82,13 @@ impl Ground {
         cluster.wait_converged().unwrap();
         let [one, two] = cluster.nodes() else { panic!("not two nodes") };
         let dockers = [start_docker(one), start_docker(two)];
+        // Until then Docker's policy drops what comes from the other node.
+        for node in [one, two] {
+            wait_until("the agent to accept overlay traffic", LIMIT, || {
+                forward_chain(node).contains("-A FORWARD -j DOCKER-USER\n-A FORWARD -j OVERLAY-FORWARD-")
+            })
+            .unwrap();
+        }
         Self { dockers, cluster }
     }
 
