@@ -1,6 +1,7 @@
 //! The command line as clap sees it; nothing else.
 
 mod datastore;
+mod docker_opts;
 
 use std::{
     ffi::OsString,
@@ -10,7 +11,10 @@ use std::{
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-pub use self::datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorArgs};
+pub use self::{
+    datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorArgs},
+    docker_opts::{DOCKER_OPTS, DockerOptsArgs},
+};
 
 /// An eBPF overlay network for container hosts.
 #[derive(Debug, Parser)]
@@ -42,6 +46,8 @@ pub enum Command {
     /// List, reserve or release subnets in the datastore
     #[command(subcommand)]
     Lease(LeaseCommand),
+    /// Print options for Docker's daemon by a node's subnet.env, as flannel's mk-docker-opts.sh makes them
+    DockerOpts(DockerOptsArgs),
     /// Take away everything that agents have left on this node
     Teardown(RunDirArgs),
 }
@@ -175,11 +181,15 @@ pub enum Decap {
 }
 
 /// The arguments of this process, with flanneld's `-name` turned into `--name`: Go programs take either, and unit
-/// files hold both.
+/// files hold both. `docker-opts` stands for a shell script, whose `-ic` means `-i -c`.
 pub fn arguments(given: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
-    given.into_iter().map(|argument| match argument.to_str() {
-        Some(text) if is_go_flag(text) => OsString::from(format!("-{text}")),
-        _ => argument,
+    let mut is_script = false;
+    given.into_iter().enumerate().map(move |(place, argument)| {
+        is_script |= place == 1 && argument == DOCKER_OPTS;
+        match argument.to_str() {
+            Some(text) if !is_script && is_go_flag(text) => OsString::from(format!("-{text}")),
+            _ => argument,
+        }
     })
 }
 
@@ -223,5 +233,17 @@ mod tests {
             panic!("no map dump")
         };
         assert_eq!(output, Output::Json);
+    }
+
+    #[test]
+    fn options_of_mk_docker_opts_are_taken_as_a_shell_takes_them() {
+        for line in
+            ["overlay docker-opts -icm -kKEY -d out", "overlay docker-opts -i -c -m --combined-key KEY --output out"]
+        {
+            let Command::DockerOpts(args) = parse(line).command else { panic!("no docker-opts") };
+            assert_eq!((args.individual, args.combined, args.no_ip_masq), (true, true, true), "{line}");
+            assert_eq!((args.combined_key.as_str(), args.output.as_deref()), ("KEY", Some("out".as_ref())));
+            assert_eq!(args.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
+        }
     }
 }

@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod agent;
 pub mod allocate;
+pub mod atomic_file;
 pub mod backoff;
 pub mod check;
 pub mod cli;

@@ -43,6 +43,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Config(command) => commands::config(command).await,
         Command::Lease(command) => commands::lease(command).await,
         Command::Check(args) => return commands::check(*args).await,
+        Command::DockerOpts(args) => commands::docker_opts(args).await,
     }
     .map(|()| ExitCode::SUCCESS)
 }

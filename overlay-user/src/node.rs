@@ -38,6 +38,7 @@ use crate::{
 pub struct Node {
     plan: Plan,
     handle: Handle,
+    run_dir: RunDir,
     link: OverlayLink,
     programs: Programs,
     routes: Routes,
@@ -68,7 +69,18 @@ impl Node {
         let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
         let direct = plan.direct_routes(handle);
         let containers = Containers::open(run_dir, &programs, plan.flow_ttl != 0)?;
-        Ok(Self { plan, handle: handle.clone(), link, programs, routes, direct, local, containers, claimed: true })
+        Ok(Self {
+            plan,
+            handle: handle.clone(),
+            run_dir: run_dir.clone(),
+            link,
+            programs,
+            routes,
+            direct,
+            local,
+            containers,
+            claimed: true,
+        })
     }
 
     /// Attaches the programs; packets flow from here on. Programs of an earlier agent are replaced in their place.
@@ -132,9 +144,18 @@ impl Node {
     pub fn follow_endpoints(&mut self, found: Endpoints) {
         if self.plan.flow_ttl != 0 {
             // Not once for all: conntrack may be loaded later, by the first rule that asks for it.
-            conntrack_for_fast_path();
+            self.conntrack_for_fast_path();
         }
         self.containers.follow(&self.programs, found);
+    }
+
+    /// Without it TCP still flows, unless a rule drops what conntrack calls invalid: no reason to give up.
+    fn conntrack_for_fast_path(&self) {
+        match conntrack::tolerate_gaps(&self.run_dir) {
+            Ok(true) => tracing::info!("nf_conntrack_tcp_be_liberal set for the fast path"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "conntrack may call TCP packets of the fast path invalid"),
+        }
     }
 
     /// Waits until a program is to be attached to a container's interface.
@@ -218,27 +239,22 @@ impl Node {
     }
 }
 
-/// Without it TCP still flows, unless a rule drops what conntrack calls invalid: no reason to give up.
-fn conntrack_for_fast_path() {
-    match conntrack::tolerate_gaps() {
-        Ok(true) => tracing::info!("nf_conntrack_tcp_be_liberal set for the fast path"),
-        Ok(false) => {}
-        Err(error) => tracing::warn!(%error, "conntrack may call TCP packets of the fast path invalid"),
-    }
-}
-
 /// Takes away everything that agents have left in `run_dir` and its overlay device. What is missing is no error.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
-    let device = run_dir.device();
+    let (device, conntrack) = (run_dir.device(), run_dir.conntrack());
     remove_direct_routes(handle, run_dir).await?;
     // Pins before the device: programs detach, so that the device does not drop packets with them half gone.
     run_dir.remove()?;
     if let Some(device) = device {
         masquerade::remove(&device).await.with_context(|| format!("remove the netfilter rules of {device}"))?;
         link::remove(handle, &device).await.with_context(|| format!("remove device {device}"))?;
+    }
+    // When no flow is on the fast path any more.
+    if let Some(before) = conntrack {
+        conntrack::put_back(&before)?;
     }
     Ok(())
 }

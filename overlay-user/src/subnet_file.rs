@@ -1,13 +1,13 @@
 //! `subnet.env`: what Docker's start-up scripts and the CNI plugin read, and what a restarted agent reads back.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
+
+use crate::atomic_file;
 
 /// What `subnet.env` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,34 +68,24 @@ impl SubnetFile {
         text
     }
 
-    /// Writes the file: who reads it sees the old or the new text, and the new one survives a power cut.
-    ///
-    /// The file gets mode 0644 and a missing directory 0755, whatever the umask is.
+    /// Writes the file, as a whole.
     ///
     /// # Errors
     /// [`SubnetFileError`]; the old file is then still there.
     pub fn write(&self, path: &Path) -> Result<(), SubnetFileError> {
         let fail = |source| SubnetFileError { path: path.to_owned(), source };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail)?;
-        let mut name = path.file_name().ok_or_else(|| fail(io::ErrorKind::IsADirectory.into()))?.to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = directory.join(name);
-        write_and_rename(&temporary, path, directory, self.to_text().as_bytes()).map_err(|source| {
-            // The first error is the one to report; the temporary file may not even exist.
-            fs::remove_file(&temporary).ok();
-            fail(source)
-        })
+        atomic_file::replace(path, &self.to_text()).map_err(fail)
     }
 }
 
-fn write_and_rename(temporary: &Path, path: &Path, directory: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = File::create(temporary)?;
-    file.set_permissions(Permissions::from_mode(0o644))?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
-    File::open(directory)?.sync_all()
+/// The variables that `text` sets, line by line as a shell would take them, without quotes around their values; a later
+/// one replaces an earlier one of the same name. What sets none is skipped.
+pub fn variables(text: &str) -> impl DoubleEndedIterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let line = line.trim();
+        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
+        Some((name.trim(), value.trim().trim_matches(['"', '\''])))
+    })
 }
 
 impl PreviousSubnetFile {
@@ -117,11 +107,8 @@ impl PreviousSubnetFile {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut file = Self::default();
-        for line in text.lines() {
-            let line = line.trim();
-            let Some((key, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else { continue };
-            let value = value.trim().trim_matches(['"', '\'']);
-            match key.trim() {
+        for (name, value) in variables(text) {
+            match name {
                 "FLANNEL_NETWORK" => file.network = value.parse().ok().map(masked),
                 "FLANNEL_SUBNET" => file.subnet = value.parse().ok().map(masked),
                 "FLANNEL_IPV6_NETWORK" => file.ipv6_network = value.parse().ok().map(masked6),
@@ -146,6 +133,8 @@ fn masked6(network: Ipv6Network) -> Ipv6Network {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn file() -> SubnetFile {
