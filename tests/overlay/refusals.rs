@@ -122,6 +122,21 @@ fn a_network_that_the_underlay_is_in() {
 }
 
 #[test]
+fn an_underlay_that_is_the_containers_bridge() {
+    isolated(|| {
+        let cluster = one_node();
+        cluster.write_config(r#"{"Network":"10.1.0.0/16"}"#).unwrap();
+        let node = cluster.nodes()[0].netns();
+        node.bridge("docker0").unwrap();
+        // Of two addresses, the one that the choice would take lies outside.
+        node.ip("address add 172.17.0.1/16 dev docker0").unwrap();
+        node.ip("address add 10.1.15.1/24 dev docker0").unwrap();
+        let said = refusal(&cluster, agent_with(&cluster, "docker0", &cluster.etcd().endpoint()));
+        assert_names(&said, &["docker0", "10.1.15.1", "10.1.0.0/16", "--iface"]);
+    });
+}
+
+#[test]
 fn a_network_without_a_free_subnet() {
     isolated(|| {
         let cluster = one_node();

@@ -1,10 +1,11 @@
 //! Keeping the lease: renewed in time, restored when it was changed, taken back when it is free.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::{HoldEvent, Holder, same_node};
@@ -55,6 +56,7 @@ impl Holder {
         let keeper = Keeper {
             value: self.lease.node.to_value(),
             renew_at: Instant::now() + self.renew_after(),
+            public_ip: self.public_ip.subscribe(),
             holder: self,
             events,
             standing: Standing::Held,
@@ -76,6 +78,8 @@ struct Keeper {
     told: Option<HoldEvent>,
     /// When our value was last restored.
     restores: VecDeque<Instant>,
+    /// The PublicIP that the lease is to carry; the lease itself says which one it carries.
+    public_ip: watch::Receiver<Ipv4Addr>,
 }
 
 impl Keeper {
@@ -114,6 +118,7 @@ impl Keeper {
         let scope = Scope::Lease(self.holder.lease.subnet.to_string());
         let mut snapshot = store.snapshot(&scope).await?;
         self.reconcile(snapshot.entries.pop()).await?;
+        self.publish().await?;
         let mut changes = store.watch(scope, &snapshot.position).await?;
         loop {
             tokio::select! {
@@ -127,6 +132,7 @@ impl Keeper {
                     Some(Ok(Change::Gap)) | None => return Ok(()),
                 },
                 () = sleep(self.nap()) => self.look_at_the_clock().await?,
+                _ = self.public_ip.changed() => self.publish().await?,
                 () = self.events.closed() => return Err(End::Unheard),
             }
         }
@@ -135,6 +141,11 @@ impl Keeper {
     /// Makes the best of what the datastore holds at our key.
     async fn reconcile(&mut self, entry: Option<Entry>) -> Result<(), End> {
         let Some(entry) = entry else { return self.take_back().await };
+        let wanted = self.wanted();
+        if entry.value == wanted.to_value() {
+            // Also when the answer to the writing of our new PublicIP was lost.
+            self.become_node(wanted);
+        }
         let node = Node::parse(&entry.value);
         match node {
             Ok(node) if !same_node(&node, &self.holder.lease.node) => self.lost(node).await,
@@ -176,6 +187,40 @@ impl Keeper {
         }
         self.standing = standing;
         self.tell(HoldEvent::Lost { to }).await
+    }
+
+    /// This node as the lease is to present it.
+    fn wanted(&self) -> Node {
+        Node { public_ip: *self.public_ip.borrow(), ..self.holder.lease.node.clone() }
+    }
+
+    fn become_node(&mut self, node: Node) {
+        self.value = node.to_value();
+        self.holder.lease.node = node;
+    }
+
+    /// Writes our new PublicIP, if we have one, into the lease. As long as that has not been done, the lease is judged by the
+    /// old one.
+    async fn publish(&mut self) -> Result<(), End> {
+        let wanted = self.wanted();
+        if wanted == self.holder.lease.node {
+            return Ok(());
+        }
+        if self.standing != Standing::Held {
+            // There is no lease of ours to write to.
+            self.become_node(wanted);
+            return Err(End::Again);
+        }
+        let (key, value, lifetime) = (self.holder.lease.subnet.to_string(), wanted.to_value(), self.holder.lifetime);
+        match self.holder.store.replace(&key, self.holder.revision, &value, lifetime).await? {
+            Replaced::Yes(revision) => {
+                tracing::info!(subnet = key, public_ip = %wanted.public_ip, "our lease carries our new PublicIP");
+                self.become_node(wanted);
+                self.holds(revision, lifetime);
+                self.tell_held().await
+            }
+            Replaced::Changed(_) => Err(End::Again),
+        }
     }
 
     /// Writes our value over another one that claims to be ours.
