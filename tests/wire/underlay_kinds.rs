@@ -30,6 +30,8 @@ fn with_upper(backend: Backend, commands: &[&str], test: impl FnOnce(&mut Cluste
             if commands[0].contains("bond") {
                 add_second_port(&cluster, node);
             }
+            // An interface below would answer for the address as well, with its own MAC address.
+            netns.sysctl("net.ipv4.conf.all.arp_ignore", "1").unwrap();
             commands.iter().for_each(|command| drop(netns.ip(command).unwrap()));
             netns.ip(&format!("link set dev {UPPER} up")).unwrap();
             netns.ip(&format!("address add {}/24 dev {UPPER}", node.address())).unwrap();
@@ -108,6 +110,31 @@ for_either_backend! {
             assert_traffic(cluster);
         });
     }
+}
+
+/// By name the first one would be taken.
+#[test]
+fn a_secondary_address_that_is_named() {
+    isolated(|| {
+        let settings = settings(Backend::Vxlan);
+        let mut cluster = Cluster::new(&settings).unwrap();
+        let secondary = |node: &Node| node.address().to_string().replace("192.168.50.", "192.168.50.10");
+        for node in cluster.nodes_mut() {
+            let address = secondary(node);
+            let netns = node.netns();
+            netns.bridge(UPPER).unwrap();
+            netns.ip(&format!("address flush dev {UNDERLAY_DEVICE}")).unwrap();
+            netns.ip(&format!("link set dev {UNDERLAY_DEVICE} master {UPPER}")).unwrap();
+            netns.ip(&format!("address add {}/24 dev {UPPER}", node.address())).unwrap();
+            netns.ip(&format!("address add {address}/24 dev {UPPER}")).unwrap();
+            node.agent_arguments_mut().extend(["--iface".to_owned(), address]);
+        }
+        cluster.bring_up(&settings.network_config()).unwrap();
+        let [one, two] = two(&cluster);
+        let hop = one.counters().routes().unwrap()[&two.subnet().subnet()].next_hop();
+        assert_eq!(hop.to_string(), secondary(two));
+        assert_traffic(&cluster);
+    });
 }
 
 #[test]

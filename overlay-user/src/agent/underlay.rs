@@ -14,12 +14,12 @@ impl Agent<'_> {
                 self.publish_mtu()?;
             }
             UnderlayEvent::Back(underlay) => {
+                self.follow(underlay.clone()).await?;
                 tracing::info!(interface = underlay.name, address = %underlay.address, "underlay interface is back");
-                self.follow(underlay).await?;
             }
             UnderlayEvent::AddressChanged(underlay) => {
+                self.follow(underlay.clone()).await?;
                 tracing::info!(interface = underlay.name, address = %underlay.address, "underlay address changed");
-                self.follow(underlay).await?;
             }
             UnderlayEvent::Gone => tracing::warn!("underlay interface is gone; nothing is forwarded until it is back"),
             UnderlayEvent::AddressGone => {

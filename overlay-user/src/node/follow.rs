@@ -48,8 +48,9 @@ impl Node {
         self.direct = self.plan.direct_routes(&self.handle);
         self.attach()?;
         self.follow_mtu(self.plan.underlay.mtu).await?;
-        if has_moved {
-            self.follow_address().await?;
+        if has_moved && let Err(error) = self.follow_address().await {
+            // What the programs take needs neither.
+            tracing::warn!(error = format!("{error:#}"), "fragmented outer packets do not come in");
         }
         Ok(())
     }
