@@ -16,8 +16,8 @@ use ipnetwork::Ipv4Network;
 use overlay_common::{Encapsulation, Route};
 use rtnetlink::Handle;
 
-use self::{containers::Containers, fragments::Fragments};
 pub use self::plan::{Plan, check_decap, overlay_mtu};
+use self::{containers::Containers, fragments::Fragments};
 
 use crate::{
     cli::Decap,
@@ -71,7 +71,19 @@ impl Node {
         let direct = plan.direct_routes(handle);
         let containers = Containers::open(run_dir, &programs, plan.flow_ttl != 0)?;
         let handle = handle.clone();
-        Ok(Self { plan, handle, link, programs, routes, direct, local, containers, fragments: None, containers_mtu: None, claimed: true })
+        Ok(Self {
+            plan,
+            handle,
+            link,
+            programs,
+            routes,
+            direct,
+            local,
+            containers,
+            fragments: None,
+            containers_mtu: None,
+            claimed: true,
+        })
     }
 
     /// Attaches the programs; packets flow from here on. Programs of an earlier agent are replaced in their place.

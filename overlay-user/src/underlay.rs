@@ -7,6 +7,7 @@
 
 mod choose;
 mod read;
+mod state;
 mod watch;
 
 use std::io;

@@ -1,10 +1,6 @@
 //! Nodes whose PublicIP changes while they keep their lease.
 
-use overlay_user::{
-    datastore::Lifetime,
-    holder::HoldEvent,
-    lease::Lease,
-};
+use overlay_user::{datastore::Lifetime, holder::HoldEvent, lease::Lease};
 
 use crate::{
     ground::{Ground, keys, lease, next, node, on_both, until},

@@ -203,7 +203,8 @@ impl Interfaces {
         });
         let containers: BTreeMap<_, _> = containers.collect();
         let on_the_way = containers.keys().filter_map(|index| self.links.get(index));
-        let on_the_way = on_the_way.flat_map(|link| [Some(link), link.master.and_then(|bridge| self.links.get(&bridge))]);
+        let on_the_way =
+            on_the_way.flat_map(|link| [Some(link), link.master.and_then(|bridge| self.links.get(&bridge))]);
         let mtu = on_the_way.flatten().map(|link| link.mtu).min();
         Endpoints { containers, node: self.own.iter().map(|&(_, address)| address).collect(), mtu }
     }

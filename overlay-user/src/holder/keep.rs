@@ -1,5 +1,7 @@
 //! Keeping the lease: renewed in time, restored when it was changed, taken back when it is free.
 
+mod publish;
+
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
@@ -187,40 +189,6 @@ impl Keeper {
         }
         self.standing = standing;
         self.tell(HoldEvent::Lost { to }).await
-    }
-
-    /// This node as the lease is to present it.
-    fn wanted(&self) -> Node {
-        Node { public_ip: *self.public_ip.borrow(), ..self.holder.lease.node.clone() }
-    }
-
-    fn become_node(&mut self, node: Node) {
-        self.value = node.to_value();
-        self.holder.lease.node = node;
-    }
-
-    /// Writes our new PublicIP, if we have one, into the lease. As long as that has not been done, the lease is judged by the
-    /// old one.
-    async fn publish(&mut self) -> Result<(), End> {
-        let wanted = self.wanted();
-        if wanted == self.holder.lease.node {
-            return Ok(());
-        }
-        if self.standing != Standing::Held {
-            // There is no lease of ours to write to.
-            self.become_node(wanted);
-            return Err(End::Again);
-        }
-        let (key, value, lifetime) = (self.holder.lease.subnet.to_string(), wanted.to_value(), self.holder.lifetime);
-        match self.holder.store.replace(&key, self.holder.revision, &value, lifetime).await? {
-            Replaced::Yes(revision) => {
-                tracing::info!(subnet = key, public_ip = %wanted.public_ip, "our lease carries our new PublicIP");
-                self.become_node(wanted);
-                self.holds(revision, lifetime);
-                self.tell_held().await
-            }
-            Replaced::Changed(_) => Err(End::Again),
-        }
     }
 
     /// Writes our value over another one that claims to be ours.

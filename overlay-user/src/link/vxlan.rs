@@ -57,11 +57,7 @@ pub(super) async fn create(
 }
 
 async fn add(handle: &Handle, name: &str, wanted: &VxlanConfig) -> Result<(), LinkError> {
-    let message = LinkVxlan::new(name, wanted.vni)
-        .local(wanted.local)
-        .port(wanted.port)
-        .learning(false)
-        .build();
+    let message = LinkVxlan::new(name, wanted.vni).local(wanted.local).port(wanted.port).learning(false).build();
     handle.link().add(message).execute().await.map_err(|error| match errno(&error) {
         Some(Errno::EOPNOTSUPP) => netlink(format!("create {name}: is the kernel module vxlan there?"))(error),
         _ => netlink(format!("create VXLAN device {name}"))(error),
@@ -88,11 +84,7 @@ fn vxlan_data(link: &LinkMessage) -> &[InfoVxlan] {
 /// Whether `link` is what [`add`] would create: every attribute that matters is there, none that would change it.
 fn has_shape(link: &LinkMessage, wanted: &VxlanConfig) -> bool {
     let infos = vxlan_data(link);
-    let required = [
-        InfoVxlan::Id(wanted.vni),
-        InfoVxlan::Port(wanted.port),
-        InfoVxlan::Learning(false),
-    ];
+    let required = [InfoVxlan::Id(wanted.vni), InfoVxlan::Port(wanted.port), InfoVxlan::Learning(false)];
     let changed = |info: &InfoVxlan| {
         matches!(
             info,

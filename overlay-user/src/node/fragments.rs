@@ -54,8 +54,7 @@ impl Fragments {
     /// # Errors
     /// When the maps cannot be read.
     pub(super) fn serve(&mut self, listener: Listener) -> Result<()> {
-        let sources =
-            MapSources { routes: Routes::open(&self.maps, self.subnet.prefix())?, subnet: self.subnet };
+        let sources = MapSources { routes: Routes::open(&self.maps, self.subnet.prefix())?, subnet: self.subnet };
         let (tap, mac) = (Arc::clone(&self.tap), self.mac);
         self.task = Some(tokio::spawn(async move {
             let outcome = listener

@@ -48,11 +48,9 @@ impl Plan {
     pub(super) fn link(&self) -> LinkConfig {
         let kind = match self.backend {
             Backend::Udp { .. } => LinkKind::Udp,
-            Backend::Vxlan { vni, port, .. } => LinkKind::Vxlan(VxlanConfig {
-                vni,
-                port,
-                local: self.underlay.address,
-            }),
+            Backend::Vxlan { vni, port, .. } => {
+                LinkKind::Vxlan(VxlanConfig { vni, port, local: self.underlay.address })
+            }
         };
         LinkConfig { kind, network: self.network, subnet: self.subnet, mtu: self.mtu, mac: Some(self.mac) }
     }
