@@ -129,7 +129,8 @@ fn an_underlay_that_is_the_containers_bridge() {
         cluster.write_config(r#"{"Network":"10.1.0.0/16"}"#).unwrap();
         let node = cluster.nodes()[0].netns();
         // A veth, since a bridge has timers that show in its state.
-        node.veth("docker0", &Netns::new().unwrap(), "eth0", 1500).unwrap();
+        let peer = Netns::new().unwrap();
+        node.veth("docker0", &peer, "eth0", 1500).unwrap();
         // Of two addresses, the one that the choice would take lies outside.
         node.ip("address add 172.17.0.1/16 dev docker0").unwrap();
         node.ip("address add 10.1.15.1/24 dev docker0").unwrap();
