@@ -170,6 +170,8 @@ impl Keeper {
     /// The key is free: makes it ours again.
     async fn take_back(&mut self) -> Result<(), End> {
         self.standing = Standing::Gone;
+        // With no lease to rewrite, a new PublicIP can wait for nothing.
+        self.become_node(self.wanted());
         let key = self.holder.lease.subnet.to_string();
         match self.holder.store.create(&key, &self.value, Lifetime::Ttl).await? {
             Created::Yes(revision) => {
