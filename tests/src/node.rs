@@ -132,6 +132,11 @@ impl Node {
         command
     }
 
+    /// What follows `overlay agent`, to give this node others than the rest.
+    pub fn agent_arguments_mut(&mut self) -> &mut Vec<String> {
+        &mut self.agent.arguments
+    }
+
     /// Starts the agent without waiting for anything. It ends with the calling thread.
     ///
     /// # Errors
