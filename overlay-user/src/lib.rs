@@ -10,6 +10,7 @@ pub mod agent;
 pub mod allocate;
 pub mod backoff;
 pub mod cli;
+pub mod cni;
 pub mod commands;
 pub mod config;
 pub mod conntrack;
