@@ -9,13 +9,14 @@ use std::{
 use overlay_tests::{
     cluster::{Backend, Cluster, Settings},
     netns::Netns,
+    node::Node,
     sandbox::isolated,
     traffic::{Flow, ping},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    networks::{Delegate, WRITERS, runtime},
+    networks::{Delegate, WRITERS, Writer, runtime},
     runtime::{Pod, Runtime},
     state::State,
 };
@@ -131,6 +132,43 @@ fn whole_life(backend: Backend, delegates: [Delegate; 2]) {
                 }
             }
         }
+    });
+}
+
+fn on(node: &Node, delegate: Delegate) -> Runtime<'_> {
+    runtime(node, Writer::Overlay, delegate)
+}
+
+#[test]
+fn containers_come_and_go_while_the_agent_is_away_and_the_next_agent_knows_them() {
+    on_two_nodes(Backend::Vxlan, &["--ip-masq"], |cluster| {
+        let [one, two] = cluster.nodes() else { panic!("two nodes") };
+        let there = on(two, Delegate::Bridge).pod("there", json!([]));
+        let before = State::after_first(&on(one, Delegate::Bridge), &json!([]));
+        let goes = on(one, Delegate::Bridge).pod("goes", json!([]));
+        cluster.nodes_mut()[0].agent().kill().unwrap();
+
+        let one = &cluster.nodes()[0];
+        on(one, Delegate::Bridge).del(&goes).unwrap();
+        let come = [(Delegate::Bridge, "bridge"), (Delegate::Ptp, "ptp")].map(|(delegate, id)| {
+            let mut pod = Pod::new(id);
+            on(one, delegate).add(&mut pod).unwrap();
+            for (from, to) in [(&pod, &there), (&there, &pod)] {
+                flow(from, to).tcp_transfer(1 << 20).unwrap();
+            }
+            (delegate, pod)
+        });
+
+        let one = &mut cluster.nodes_mut()[0];
+        one.start_agent().unwrap();
+        one.wait_ready().unwrap();
+        let one = &cluster.nodes()[0];
+        for (delegate, pod) in &come {
+            one.wait_endpoint(pod.address()).unwrap();
+            flow(pod, &there).tcp_transfer(1 << 20).unwrap();
+            on(one, *delegate).del(pod).unwrap();
+        }
+        before.wait(one, "all deleted");
     });
 }
 
