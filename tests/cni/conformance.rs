@@ -51,8 +51,10 @@ const INPUT: &[(&[&str], &str, u64, Known)] = &[
     (&["VERSION"], r#"{"cniVersion": "new"}"#, 6, Here),
 ];
 
-/// A key of the configuration with another value, as JSON: which code, and what the error must name.
-const CONFIGURATION: &[(&[&str], &str, &str, u64, &str, Known)] = &[
+/// Commands, a key of the configuration, another value for it as JSON, which code, and what the error must name.
+type WrongValue = (&'static [&'static str], &'static str, &'static str, u64, &'static str, Known);
+
+const CONFIGURATION: &[WrongValue] = &[
     (ALL, "cniVersion", r#""new""#, 6, "new", Here),
     (ATTACHMENT, "cniVersion", r#""9.9.9""#, 1, "9.9.9", Everywhere),
     (NEW, "cniVersion", r#""9.9.9""#, 1, "9.9.9", Here),

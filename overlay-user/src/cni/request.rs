@@ -46,7 +46,7 @@ pub(super) struct Attachment {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Config {
-    cni_version: Option<String>,
+    pub(super) cni_version: Option<String>,
     pub(super) name: Option<String>,
     /// What the agent has written about this node's subnet.
     pub(super) subnet_file: Option<PathBuf>,
