@@ -10,6 +10,7 @@ use rtnetlink::Handle;
 use tokio::sync::mpsc;
 
 use self::signals::Signals;
+pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
 use crate::{
     backoff::Backoff,
     config::AgentConfig,
@@ -224,13 +225,13 @@ async fn follow_underlay(mut watch: underlay::Watch, events: mpsc::Sender<Underl
     }
 }
 
-fn netlink() -> Result<Handle> {
+pub(crate) fn netlink() -> Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
     tokio::spawn(connection);
     Ok(handle)
 }
 
-fn require_root() -> Result<()> {
+pub(crate) fn require_root() -> Result<()> {
     let has = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
     if has(caps::Capability::CAP_NET_ADMIN) && has(caps::Capability::CAP_SYS_ADMIN) {
         return Ok(());

@@ -27,7 +27,7 @@ async fn main() -> ExitCode {
         .init();
     let cli = Cli::parse_from(cli::arguments(std::env::args_os()));
     match LocalSet::new().run_until(run(cli)).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("overlay: {error:#}");
             ExitCode::FAILURE
@@ -35,7 +35,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<()> {
+async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Agent(args) => agent::run(args.try_into()?).await,
         Command::Cni => Ok(cni::run()?),
@@ -43,5 +43,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Map(command) => commands::map(command),
         Command::Config(command) => commands::config(command).await,
         Command::Lease(command) => commands::lease(command).await,
+        Command::Check(args) => return commands::check(*args).await,
     }
+    .map(|()| ExitCode::SUCCESS)
 }
