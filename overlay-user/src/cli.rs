@@ -4,9 +4,9 @@ mod datastore;
 mod docker_opts;
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -48,6 +48,8 @@ pub enum Command {
     Lease(LeaseCommand),
     /// Print options for Docker's daemon by a node's subnet.env, as flannel's mk-docker-opts.sh makes them
     DockerOpts(DockerOptsArgs),
+    /// Answer a container runtime as a CNI plugin: the request is in the environment and on standard input
+    Cni,
     /// Take away everything that agents have left on this node
     Teardown(RunDirArgs),
 }
@@ -180,17 +182,30 @@ pub enum Decap {
     Kernel,
 }
 
+/// Names of this program under which it is `overlay cni`: a container runtime runs a plugin by its type, without
+/// arguments.
+const CNI_NAMES: [&str; 2] = ["overlay-cni", "flannel"];
+
 /// The arguments of this process, with flanneld's `-name` turned into `--name`: Go programs take either, and unit
-/// files hold both. `docker-opts` stands for a shell script, whose `-ic` means `-i -c`.
+/// files hold both. `docker-opts` stands for a shell script, whose `-ic` means `-i -c`. A program by a CNI plugin's name is
+/// `overlay cni`.
 pub fn arguments(given: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut given = given.into_iter();
+    let program = given.next();
+    let is_plugin = program.as_ref().and_then(|program| Path::new(program).file_name()).is_some_and(is_cni_name);
+    let subcommand = is_plugin.then(|| OsString::from("cni"));
     let mut is_script = false;
-    given.into_iter().enumerate().map(move |(place, argument)| {
-        is_script |= place == 1 && argument == DOCKER_OPTS;
+    program.into_iter().chain(subcommand).chain(given.enumerate().map(move |(place, argument)| {
+        is_script |= place == 0 && argument == DOCKER_OPTS;
         match argument.to_str() {
             Some(text) if !is_script && is_go_flag(text) => OsString::from(format!("-{text}")),
             _ => argument,
         }
-    })
+    }))
+}
+
+fn is_cni_name(name: &OsStr) -> bool {
+    CNI_NAMES.iter().any(|plugin| name == *plugin)
 }
 
 fn is_go_flag(argument: &str) -> bool {
@@ -225,6 +240,14 @@ mod tests {
             assert_eq!(agent.datastore.etcd_endpoints, ["http://a:1", "http://b:2"]);
             assert_eq!(agent.iface, ["eth1", "eth2"]);
         }
+    }
+
+    #[test]
+    fn by_a_plugins_name_it_is_the_plugin() {
+        for line in ["/opt/cni/bin/overlay-cni", "flannel", "overlay cni"] {
+            assert!(matches!(parse(line).command, Command::Cni), "{line}");
+        }
+        assert!(Cli::try_parse_from(arguments(["/usr/bin/overlay".into()])).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod atomic_file;
 pub mod backoff;
 pub mod check;
 pub mod cli;
+pub mod cni;
 pub mod commands;
 pub mod config;
 pub mod conntrack;

@@ -10,7 +10,7 @@ use clap::Parser as _;
 use overlay_user::{
     agent,
     cli::{self, Cli, Command},
-    commands,
+    cni, commands,
     rundir::RunDir,
 };
 use tokio::task::LocalSet;
@@ -38,6 +38,7 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Agent(args) => agent::run(args.try_into()?).await,
+        Command::Cni => Ok(cni::run()?),
         Command::Teardown(args) => agent::teardown(&RunDir::new(&args.run_dir)).await,
         Command::Map(command) => commands::map(command),
         Command::Config(command) => commands::config(command).await,

@@ -51,21 +51,72 @@ pub struct SubnetFileError {
     pub source: io::Error,
 }
 
+/// `subnet.env` does not say what a reader needs.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadSubnetFileError {
+    /// No agent has written it yet.
+    #[error("no subnet file {} yet: is the agent running, and does it reach its datastore?", .path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It could not be read.
+    #[error("read subnet file {}: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It lacks a value, or has one that makes no sense.
+    #[error("subnet file {} has no valid {key}; restart the agent, which writes it", .path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The first such key.
+        key: &'static str,
+    },
+}
+
 impl SubnetFile {
+    /// Reads what an agent has written; the subnet as a network (host bits cleared).
+    ///
+    /// # Errors
+    /// [`ReadSubnetFileError`], also when only a part is missing: whoever configures containers needs all of it.
+    pub fn read(path: &Path) -> Result<Self, ReadSubnetFileError> {
+        let text = fs::read_to_string(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ReadSubnetFileError::Missing { path: path.to_owned() },
+            _ => ReadSubnetFileError::Unreadable { path: path.to_owned(), source },
+        })?;
+        PreviousSubnetFile::parse(&text)
+            .try_into()
+            .map_err(|key| ReadSubnetFileError::Invalid { path: path.to_owned(), key })
+    }
+
     /// The file's text, line for line as flannel writes it: `FLANNEL_SUBNET` is the first usable address.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let first = Ipv4Addr::from(u32::from(self.subnet.network()).wrapping_add(1));
-        let mut text =
-            format!("FLANNEL_NETWORK={}\nFLANNEL_SUBNET={first}/{}\n", masked(self.network), self.subnet.prefix());
-        if let Some((network, subnet)) = self.ipv6 {
-            let first = Ipv6Addr::from(u128::from(subnet.network()).wrapping_add(1));
+        let (network, gateway) = (masked(self.network), self.gateway());
+        let mut text = format!("FLANNEL_NETWORK={network}\nFLANNEL_SUBNET={gateway}/{}\n", self.subnet.prefix());
+        if let Some(((network, subnet), first)) = self.ipv6.zip(self.ipv6_gateway()) {
             // Writing into a String cannot fail.
             let _ok = writeln!(text, "FLANNEL_IPV6_NETWORK={}/{}", network.network(), network.prefix());
             let _ok = writeln!(text, "FLANNEL_IPV6_SUBNET={first}/{}", subnet.prefix());
         }
         let _ok = writeln!(text, "FLANNEL_MTU={}\nFLANNEL_IPMASQ={}", self.mtu, self.ip_masq);
         text
+    }
+
+    /// The first usable address of the subnet, this node's on the containers' side.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        u32::from(self.subnet.network()).wrapping_add(1).into()
+    }
+
+    /// The same of the IPv6 subnet, in a dual-stack cluster.
+    #[must_use]
+    pub fn ipv6_gateway(&self) -> Option<Ipv6Addr> {
+        self.ipv6.map(|(_, subnet)| u128::from(subnet.network()).wrapping_add(1).into())
     }
 
     /// Writes the file, as a whole.
@@ -86,6 +137,26 @@ pub fn variables(text: &str) -> impl DoubleEndedIterator<Item = (&str, &str)> {
         let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
         Some((name.trim(), value.trim().trim_matches(['"', '\''])))
     })
+}
+
+impl TryFrom<PreviousSubnetFile> for SubnetFile {
+    type Error = &'static str;
+
+    /// The whole of it, or the first key that is missing.
+    fn try_from(read: PreviousSubnetFile) -> Result<Self, Self::Error> {
+        Ok(Self {
+            network: read.network.ok_or("FLANNEL_NETWORK")?,
+            subnet: read.subnet.ok_or("FLANNEL_SUBNET")?,
+            ipv6: match (read.ipv6_network, read.ipv6_subnet) {
+                (Some(network), Some(subnet)) => Some((network, subnet)),
+                (None, None) => None,
+                (None, Some(_)) => return Err("FLANNEL_IPV6_NETWORK"),
+                (Some(_), None) => return Err("FLANNEL_IPV6_SUBNET"),
+            },
+            mtu: read.mtu.ok_or("FLANNEL_MTU")?,
+            ip_masq: read.ip_masq.ok_or("FLANNEL_IPMASQ")?,
+        })
+    }
 }
 
 impl PreviousSubnetFile {
@@ -213,6 +284,25 @@ mod tests {
             ..PreviousSubnetFile::default()
         };
         assert_eq!(PreviousSubnetFile::parse(text), expected);
+    }
+
+    #[test]
+    fn a_reader_that_needs_all_of_it_gets_all_or_the_key_that_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("subnet.env");
+        assert!(matches!(SubnetFile::read(&path), Err(ReadSubnetFileError::Missing { .. })));
+        assert!(matches!(SubnetFile::read(directory.path()), Err(ReadSubnetFileError::Unreadable { .. })));
+        let ipv6 = Some(("fd00:1::/48".parse().unwrap(), "fd00:1:0:15::/64".parse().unwrap()));
+        for file in [file(), SubnetFile { ipv6, ..file() }] {
+            file.write(&path).unwrap();
+            assert_eq!(SubnetFile::read(&path).unwrap(), file);
+            for line in file.to_text().lines() {
+                let missing = line.split('=').next().unwrap();
+                fs::write(&path, file.to_text().replace(line, "")).unwrap();
+                let error = SubnetFile::read(&path).unwrap_err();
+                assert!(error.to_string().contains(missing), "{missing}: {error}");
+            }
+        }
     }
 
     #[test]

@@ -156,6 +156,20 @@ impl Cluster {
     ///
     /// When any of it fails: with the end of the log of whoever failed.
     pub fn start(settings: &Settings) -> Result<Self> {
+        let mut cluster = Self::without_containers(settings)?;
+        for node in &mut cluster.nodes {
+            node.add_container()?;
+        }
+        cluster.nodes.iter().try_for_each(Node::wait_container)?;
+        Ok(cluster)
+    }
+
+    /// The same without containers, for those who bring their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn without_containers(settings: &Settings) -> Result<Self> {
         let mut cluster = Self::new(settings)?;
         cluster.bring_up(&settings.network_config())?;
         Ok(cluster)
@@ -171,10 +185,8 @@ impl Cluster {
         self.nodes.iter_mut().try_for_each(Node::start_agent)?;
         for node in &mut self.nodes {
             node.wait_ready()?;
-            node.add_container()?;
         }
-        self.wait_converged()?;
-        self.nodes.iter().try_for_each(Node::wait_container)
+        self.wait_converged()
     }
 
     /// Writes the network config.

@@ -44,6 +44,12 @@ pub(super) const PACKAGES: &[Package] = &[
     package("tshark", "tests: Wireshark judges the packets we send", "/usr/bin/tshark"),
     package("nftables", "masquerading, and tests that filter packets", "/usr/sbin/nft"),
     package("iptables", "tests: the FORWARD chains that Docker leaves behind", "/usr/sbin/iptables-nft"),
+    // Its DHCP service is neither enabled nor started by the installation.
+    package(
+        "containernetworking-plugins",
+        "tests: containers are connected by CNI's own plugins",
+        "/usr/lib/cni/bridge",
+    ),
     server(
         "etcd-server",
         "tests: a real etcd, started by the test that wants one",
