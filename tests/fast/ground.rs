@@ -14,8 +14,9 @@ pub(crate) use overlay_tests::{
 use overlay_tests::{
     cluster::Settings,
     netns::Netns,
-    node::{Container, Node},
+    node::{BRIDGE, Container, Node},
     process::{output, wait_until},
+    traffic::ping,
 };
 
 /// How long a packet may be on its way before it counts as lost.
@@ -159,6 +160,23 @@ pub(crate) fn is_fast(node: &Node, protocol: u8, ends: [SocketAddrV4; 2]) -> boo
     keys.any(|key| key.protocol() == protocol && ends.contains(&key.local()) && ends.contains(&key.remote()))
 }
 
+/// Starts another container on `node`, with the last byte `host` of the address; `veth` is the node's side.
+pub(crate) fn start_container(node: &Node, veth: &str, host: u32) -> Container {
+    let subnet = node.subnet();
+    let container = Container { netns: Netns::new().unwrap(), address: subnet.address(host) };
+    node.netns().veth(veth, &container.netns, "eth0", subnet.mtu).unwrap();
+    node.netns().ip(&format!("link set dev {veth} master {BRIDGE}")).unwrap();
+    container.netns.ip(&format!("address add {}/{} dev eth0", container.address, subnet.length)).unwrap();
+    container.netns.ip(&format!("route add default via {}", subnet.gateway)).unwrap();
+    container
+}
+
+/// Lets the new owner of an address make itself known, by the ARP request that comes before its first packet.
+pub(crate) fn announce(container: &Container, node: &Node) {
+    let answered = || ping(&container.netns, node.subnet().gateway, 1).unwrap().received == 1;
+    wait_until("the gateway to answer the new container", LIMIT, answered).unwrap();
+}
+
 /// Adds rules of nftables, as `nft -f` reads them, to `node`.
 pub(crate) fn nft(node: &Node, rules: &str) -> String {
     output(node.netns().command("nft").arg(rules)).unwrap()
@@ -170,6 +188,14 @@ pub(crate) struct Forwarded<'a> {
 }
 
 impl<'a> Forwarded<'a> {
+    /// Goes on with a count that was begun on `node`, or begins one of all TCP and UDP packets.
+    pub(crate) fn continued(node: &'a Node) -> Self {
+        match output(node.netns().command("nft").arg("list table ip probe")) {
+            Ok(_) => Self { node },
+            Err(_) => Self::count(node, "meta l4proto { tcp, udp }"),
+        }
+    }
+
     pub(crate) fn count(node: &'a Node, filter: &str) -> Self {
         nft(
             node,

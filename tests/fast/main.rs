@@ -4,13 +4,13 @@
 //! netfilter has seen.
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod engaged;
 #[cfg(test)]
 mod ground;
 #[cfg(test)]
 mod headers;
-#[cfg(test)]
-mod nat;
 #[cfg(test)]
 mod replaced;
 #[cfg(test)]
