@@ -153,11 +153,15 @@ pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
 
 /// Whether `node` carries the flow of `protocol` between `ends` on the fast path.
 pub(crate) fn is_fast(node: &Node, protocol: u8, ends: [SocketAddrV4; 2]) -> bool {
-    let ends = ends.map(|end| (*end.ip(), end.port()));
+    carries(node, |flow, [local, remote]| flow == protocol && ends.contains(&local) && ends.contains(&remote))
+}
+
+/// Whether `node` carries a flow on the fast path whose protocol and ends, the local one first, `wanted` likes.
+pub(crate) fn carries(node: &Node, wanted: impl Fn(u8, [SocketAddrV4; 2]) -> bool) -> bool {
     let (flows, endpoints) = (node.counters().flows().unwrap(), node.counters().endpoints().unwrap());
     // An approved flow keeps to the kernel until the agent knows whose the address is.
     let mut keys = flows.iter().map(|(key, _)| key).filter(|key| endpoints.contains_key(&key.local().0));
-    keys.any(|key| key.protocol() == protocol && ends.contains(&key.local()) && ends.contains(&key.remote()))
+    keys.any(|key| wanted(key.protocol(), [key.local(), key.remote()].map(|(ip, port)| SocketAddrV4::new(ip, port))))
 }
 
 /// Starts another container on `node`, with the last byte `host` of the address; `veth` is the node's side.

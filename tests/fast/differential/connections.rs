@@ -1,8 +1,6 @@
 //! TCP connections in every phase, and UDP that answers from elsewhere.
 
-use super::{
-    BOTH, HERE, Nothing, Place, Something, Step, THERE, WORDS, connected, talking_over_tcp, talking_over_udp, world,
-};
+use super::{BOTH, HERE, Nothing, Place, Something, Step, THERE, WORDS, talking_over_tcp, talking_over_udp, world};
 use crate::ground::{Backend, for_either_backend};
 
 /// Rules on both nodes that count what conntrack calls invalid, and drop it.
@@ -111,16 +109,6 @@ fn in_strict_company(steps: Vec<Step>) -> Vec<Step> {
     all
 }
 
-/// A connection that another host of the first node's bridge makes on the same ports.
-fn neighbours() -> Vec<Step> {
-    let mut steps = vec![Step::Listen("listener", Place::There, 5050)];
-    steps.extend(talking_over_tcp("near", 4050, "listener", 5050, "far"));
-    steps.extend(connected("near2", (Place::Here2, 4050), (THERE, 5050), "listener", "far2"));
-    steps.extend([Step::Engage("near2", "far2", BOTH), Step::Reset("near"), Step::Hear("far", Something)]);
-    steps.push(Step::Talk("near2", "far2", WORDS, BOTH));
-    steps
-}
-
 for_either_backend! {
     fn connections_in_every_phase(backend) {
         let scripts = [
@@ -131,7 +119,6 @@ for_either_backend! {
             ("half closed, where what is invalid is dropped", in_strict_company(half_closed())),
             ("reset, where what is invalid is dropped", in_strict_company(reset())),
             ("answers from elsewhere", answers_from_elsewhere()),
-            ("neighbours on the same ports", neighbours()),
         ];
         world::compare(backend, &scripts);
     }

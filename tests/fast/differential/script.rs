@@ -26,8 +26,6 @@ pub(crate) enum Step {
     HearIfAny(Name),
     /// Sends a word of so many bytes, to whom the socket last spoke.
     SayMuch(Name, usize),
-    /// Sends so many bytes from one end of a TCP connection, and lets the other take them all.
-    Stream(Name, Name, usize),
     /// Connects a UDP socket to whom it last spoke with, so that it is told of errors.
     ConnectUdp(Name),
     /// Lets two sockets exchange words until the nodes carry them on the fast path, where there is one.
@@ -39,6 +37,8 @@ pub(crate) enum Step {
     TalkFor(Name, Name, Duration),
     /// Lets one socket speak to another until nothing arrives any more.
     TalkUntilSilent(Name, Name),
+    /// Lets a connected UDP socket speak until it is told that nobody listens.
+    TalkUntilRefused(Name),
     /// Lets two sockets try until a word arrives each way.
     TalkUntilHeard(Name, Name),
     /// Lets time pass, for timeouts that the kernel keeps.

@@ -8,9 +8,8 @@ use std::{
 };
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
-use overlay_tests::process::wait_for;
 
-use crate::ground::{LIMIT, v4};
+use crate::ground::v4;
 
 /// An open socket.
 #[derive(Debug)]
@@ -37,13 +36,10 @@ impl Socket {
         let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
         setsockopt(&socket, sockopt::ReuseAddr, &true)?;
         bind(socket.as_raw_fd(), &SockaddrIn::from(from))?;
-        // The last acknowledgement of an earlier connection on these ports may be on its way.
-        wait_for("the ports to be free", LIMIT, || match connect(socket.as_raw_fd(), &SockaddrIn::from(to)) {
-            Err(nix::Error::EADDRNOTAVAIL) => Ok(None),
-            Ok(()) | Err(nix::Error::EINPROGRESS) => Ok(Some(())),
-            Err(error) => Err(error.into()),
-        })
-        .map_err(io::Error::other)?;
+        match connect(socket.as_raw_fd(), &SockaddrIn::from(to)) {
+            Err(error) if error != nix::Error::EINPROGRESS => return Err(error.into()),
+            _ => {}
+        }
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;
         Ok(Self::Tcp(stream))

@@ -26,24 +26,30 @@ fn publish(address: &str, to: &str) -> String {
     )
 }
 
-/// A UDP and a TCP conversation of a client with `to`, which the sockets `udp` and `listener` serve at port 8080 of
+/// A UDP and a TCP conversation of a client, from a port and the next one of its own, with `to`, which the sockets `udp` and `listener` serve at port 8080 of
 /// `server`; these nodes may carry them on the fast path.
-fn conversations(client: Place, to: (&'static str, u16), server: Place, fast: &'static [Place]) -> Vec<Step> {
+fn conversations(
+    port: u16,
+    client: Place,
+    to: (&'static str, u16),
+    server: Place,
+    fast: &'static [Place],
+) -> Vec<Step> {
     let mut steps = vec![
         Step::Udp("udp", server, 8080),
         Step::Listen("listener", server, 8080),
-        Step::Udp("client", client, 4000),
+        Step::Udp("client", client, port),
         Step::Say("client", Some(to), "hello"),
         Step::Hear("udp", Something),
         Step::Engage("client", "udp", fast),
         Step::Talk("client", "udp", WORDS, fast),
     ];
-    steps.extend(connected("near", (client, 4001), to, "listener", "far"));
+    steps.extend(connected("near", (client, port + 1), to, "listener", "far"));
     steps.extend([
         Step::Engage("near", "far", fast),
         Step::Talk("near", "far", WORDS, fast),
-        Step::Conntrack(Place::One, 4000),
-        Step::Conntrack(Place::Two, 4000),
+        Step::Conntrack(Place::One, port),
+        Step::Conntrack(Place::Two, port),
     ]);
     steps
 }
@@ -87,7 +93,7 @@ fn balanced() -> Vec<Step> {
         endpoint("remote", THERE),
         endpoint("local", HERE2)
     );
-    let mut steps = conversations(Place::Here, (SERVICE, 80), Place::There, &[Place::Two]);
+    let mut steps = conversations(4000, Place::Here, (SERVICE, 80), Place::There, &[Place::Two]);
     for (client, port) in [("second", 4010), ("third", 4011)] {
         steps.extend([
             Step::Udp(client, Place::Here, port),
@@ -96,7 +102,7 @@ fn balanced() -> Vec<Step> {
         ]);
     }
     steps.push(Step::Close(&["udp", "listener", "client", "near", "far"]));
-    steps.extend(conversations(Place::Here3, (SERVICE, 80), Place::Here2, &[]));
+    steps.extend(conversations(4100, Place::Here3, (SERVICE, 80), Place::Here2, &[]));
     with_rules(Place::One, rules, "service", steps)
 }
 
@@ -133,7 +139,7 @@ fn translated_source() -> Vec<Step> {
            }}
          }}"
     );
-    with_rules(Place::One, rules, "hide", conversations(Place::Here, (THERE, 8080), Place::There, &[Place::Two]))
+    with_rules(Place::One, rules, "hide", conversations(4200, Place::Here, (THERE, 8080), Place::There, &[Place::Two]))
 }
 
 for_either_backend! {
@@ -142,19 +148,19 @@ for_either_backend! {
             ("a service over both nodes", balanced()),
             ("a service by hash", hashed()),
             ("a port of the node, from outside", with_rules(Place::One, publish(NODE_ONE, HERE), "publish",
-                conversations(Place::Three, (NODE_ONE, 80), Place::Here, &[]))),
+                conversations(4300, Place::Three, (NODE_ONE, 80), Place::Here, &[]))),
             ("a port of the node, from the other node", with_rules(Place::One, publish(NODE_ONE, HERE), "publish",
-                conversations(Place::Two, (NODE_ONE, 80), Place::Here, &[]))),
+                conversations(4400, Place::Two, (NODE_ONE, 80), Place::Here, &[]))),
             ("a port of the gateway, from a container of the other node", with_rules(Place::One, publish(GATEWAY_ONE, HERE), "publish",
-                conversations(Place::There, (GATEWAY_ONE, 80), Place::Here, &[Place::Two]))),
+                conversations(4500, Place::There, (GATEWAY_ONE, 80), Place::Here, &[Place::Two]))),
             ("a port of the gateway", with_rules(Place::One, publish(GATEWAY_ONE, HERE), "publish",
-                conversations(Place::Here2, (GATEWAY_ONE, 80), Place::Here, &[]))),
+                conversations(4600, Place::Here2, (GATEWAY_ONE, 80), Place::Here, &[]))),
             ("a port of the other node's gateway", with_rules(Place::Two, publish(GATEWAY_TWO, THERE), "publish",
-                conversations(Place::Here, (GATEWAY_TWO, 80), Place::There, &[]))),
+                conversations(4700, Place::Here, (GATEWAY_TWO, 80), Place::There, &[Place::One]))),
             ("another port of a container", with_rules(Place::Two, publish(THERE, THERE), "publish",
-                conversations(Place::Here, (THERE, 80), Place::There, &[]))),
+                conversations(4800, Place::Here, (THERE, 80), Place::There, &[Place::One]))),
             ("a translated source", translated_source()),
-            ("nothing translated", conversations(Place::Here, (THERE, 8080), Place::There, BOTH)),
+            ("nothing translated", conversations(4900, Place::Here, (THERE, 8080), Place::There, BOTH)),
         ];
         world::compare(backend, &scripts);
     }
