@@ -38,13 +38,12 @@ struct Accepted {
 #[inline(always)]
 pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
     let Some(node) = maps::local_node() else { return Ok(Verdict::Pass) };
-    if packet.is_xdp_decapsulated() {
-        return deliver(packet, node);
-    }
-    if packet.is_in_vlan() {
+    let early = packet.is_xdp_decapsulated();
+    if !early && packet.is_in_vlan() {
         return Ok(Verdict::Pass);
     }
-    let Some(accepted) = accept(packet, node)? else { return Ok(Verdict::Pass) };
+    let accepted = if early { Some(accepted_early(packet)?) } else { accept(packet, node)? };
+    let Some(accepted) = accepted else { return Ok(Verdict::Pass) };
     // The kernel would drop it as well, and count it nowhere that says why.
     let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
     if accepted.fragment {
@@ -53,24 +52,34 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
         return Ok(Verdict::Pass);
     }
     let packets = packet.wire_packets();
-    if let Some(verdict) = fast::enter(packet, node, accepted.outer_len, accepted.inner_len, tos)? {
-        maps::count_decap(accepted.subnet, packets, accepted.inner_len as u64);
-        return Ok(verdict);
-    }
-    let verdict = match maps::encapsulation() {
+    let verdict = match (fast::enter(packet, node, accepted.outer_len, accepted.inner_len, tos)?, maps::encapsulation())
+    {
+        (Some(verdict), _) => verdict,
+        (None, _) if early => deliver(packet, node)?,
         // The kernel's own VXLAN device decapsulates, on the way to the overlay device.
-        Encapsulation::Vxlan => {
+        (None, Encapsulation::Vxlan) => {
             mark_for_admit(packet);
             Verdict::Pass
         }
-        Encapsulation::Udp => {
+        (None, Encapsulation::Udp) => {
             packet.strip(accepted.outer_len)?;
             update_tos(packet, accepted.inner_tos, tos)?;
             deliver(packet, node)?
         }
     };
-    maps::count_decap(accepted.subnet, packets, accepted.inner_len as u64);
+    if !early {
+        maps::count_decap(accepted.subnet, packets, accepted.inner_len as u64);
+    }
     Ok(verdict)
+}
+
+/// What `xdp_decap` has checked, decapsulated and counted: nothing stands in front of the inner packet any more.
+#[inline(always)]
+fn accepted_early(packet: &TcPacket) -> Result<Accepted, Reason> {
+    let inner = packet.header::<Ipv4Hdr>(L2)?;
+    let inner_len = packet.len() - L2;
+    let tos = inner.tos;
+    Ok(Accepted { outer_len: 0, fragment: false, outer_tos: tos, inner_tos: tos, subnet: [0; 4], inner_len })
 }
 
 /// Lets in what [`decap`] has accepted, on the overlay device of VXLAN.

@@ -40,8 +40,8 @@ pub(crate) fn leave(packet: &mut TcPacket, node: &LocalNode, source: Source) -> 
 
 /// An accepted tunnel packet whose inner packet goes straight into its container.
 ///
-/// `outer_len` bytes stand between the Ethernet header and the inner packet of `inner_len` bytes; `tos` is what the inner
-/// TOS byte becomes.
+/// `outer_len` bytes stand between the Ethernet header and the inner packet of `inner_len` bytes, none behind `xdp_decap`;
+/// `tos` is what the inner TOS byte becomes.
 #[inline(always)]
 pub(crate) fn enter(
     packet: &mut TcPacket,
@@ -62,7 +62,9 @@ pub(crate) fn enter(
     if endpoint.ifindex() == 0 || ip.ttl <= 1 || !fits(packet, inner_len, &candidate, node) {
         return Ok(None);
     }
-    packet.strip(outer_len)?;
+    if outer_len != 0 {
+        packet.strip(outer_len)?;
+    }
     let frame = Frame {
         ethernet: Ethernet { destination: endpoint.mac(), source: node.vtep().mac, ether_type: ETHER_IPV4 },
         ip: forwarded(ip, tos),

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use overlay_tests::{cluster::Cluster, node::Node};
 
-use crate::ground::{Backend, Conversation, Forwarded, approving, flow, for_either_backend, on_two_nodes, slow, two};
+use crate::ground::{
+    Backend, Conversation, Forwarded, approving, flow, for_either_backend, on_two_nodes, slow, two, xdp,
+};
 
 /// Packets of each direction.
 const PACKETS: u32 = 2000;
@@ -38,6 +40,18 @@ for_either_backend! {
         on_two_nodes(&approving(backend, 2), |cluster| {
             let seen = seen_by_netfilter(cluster, true);
             assert!(seen.iter().all(|&packets| packets < u64::from(PACKETS) / 20), "{seen:?}");
+        });
+    }
+
+    fn what_native_xdp_has_decapsulated_takes_the_fast_path_too(backend) {
+        on_two_nodes(&xdp(backend), |cluster| {
+            let seen = seen_by_netfilter(cluster, true);
+            assert!(seen.iter().all(|&packets| packets < u64::from(PACKETS) / 20), "{seen:?}");
+            let [one, two] = two(cluster);
+            for (from, to) in [(one, two), (two, one)] {
+                flow(from, to).tcp_transfer(4 << 20).unwrap();
+            }
+            assert_eq!((one.counters().drops().unwrap(), two.counters().drops().unwrap()), (vec![], vec![]));
         });
     }
 

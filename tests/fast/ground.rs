@@ -39,6 +39,11 @@ pub(crate) fn slow(backend: Backend) -> Settings {
     with(backend, &["--fast-path", "off"])
 }
 
+/// Two nodes that decapsulate in native XDP.
+pub(crate) fn xdp(backend: Backend) -> Settings {
+    with(backend, &["--decap", "xdp"])
+}
+
 fn with(backend: Backend, arguments: &[&str]) -> Settings {
     Settings { agent_arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), ..settings(backend) }
 }
