@@ -7,6 +7,7 @@ mod start;
 use anyhow::{Context as _, Result, bail};
 use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
+use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 
 use self::signals::Signals;
@@ -14,6 +15,7 @@ use crate::{
     backoff::Backoff,
     config::AgentConfig,
     endpoints::{self, Endpoints},
+    health::Health,
     holder::HoldEvent,
     network::NetworkConfig,
     node::{self, Node},
@@ -34,13 +36,22 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let handle = netlink()?;
     let had_data_path = config.run_dir.has_data_path();
     let lock = config.run_dir.lock()?;
+    let health = Health::default();
+    if let Some(address) = config.healthz {
+        health.serve(address).await?;
+    }
+    if !config.without_effect.is_empty() {
+        tracing::info!(flags = config.without_effect.join(" "), "flags of flanneld's that have no effect here");
+    }
     let started = tokio::select! {
-        started = Agent::start(&config, &handle) => started.map(Some),
+        started = Agent::start(&config, &handle, health) => started.map(Some),
         () = signals.recv() => Ok(None),
     };
     let outcome = match started {
         Ok(Some(agent)) => {
+            notify(NotifyState::Ready);
             let outcome = agent.serve(&mut signals).await;
+            notify(NotifyState::Stopping);
             if config.teardown_on_exit {
                 node::take_down(&handle, &config.run_dir).await?;
                 tracing::info!("stopped; nothing is left on this node");
@@ -86,6 +97,7 @@ struct Agent<'a> {
     judged: Option<Vec<u8>>,
     underlay: mpsc::Receiver<UnderlayEvent>,
     endpoints: mpsc::Receiver<Endpoints>,
+    health: Health,
 }
 
 impl Agent<'_> {
@@ -131,6 +143,7 @@ impl Agent<'_> {
                     true => tracing::info!(subnet = %lease.subnet, "our lease is in order again"),
                     false => tracing::debug!(subnet = %lease.subnet, "lease held"),
                 }
+                self.health.subnet_held_by(None);
                 self.node.claim_subnet(true)
             }
             HoldEvent::Degraded { reason } => {
@@ -142,10 +155,12 @@ impl Agent<'_> {
                 self.degraded = true;
                 let subnet = self.node.plan().subnet;
                 tracing::warn!(%subnet, to = %to.public_ip, "degraded: another node holds our subnet; nothing is forwarded for it");
+                self.health.subnet_held_by(Some(to.public_ip));
                 self.node.claim_subnet(false)
             }
             HoldEvent::Retaken { lease, .. } => {
                 tracing::info!(subnet = %lease.subnet, "our lease was gone and is taken back");
+                self.health.subnet_held_by(None);
                 self.node.claim_subnet(true)
             }
         };
@@ -165,10 +180,20 @@ impl Agent<'_> {
                 tracing::info!(interface = underlay.name, "underlay interface is back");
                 self.node.follow_underlay(underlay)?;
                 self.node.reconcile(self.table.routes()).await?;
+                self.health.underlay(None);
             }
-            UnderlayEvent::Gone => tracing::warn!("underlay interface is gone; nothing is forwarded until it is back"),
-            UnderlayEvent::Down => tracing::warn!("underlay interface is down"),
-            UnderlayEvent::Up => tracing::info!("underlay interface is up"),
+            UnderlayEvent::Gone => {
+                tracing::warn!("underlay interface is gone; nothing is forwarded until it is back");
+                self.health.underlay(Some("gone"));
+            }
+            UnderlayEvent::Down => {
+                tracing::warn!("underlay interface is down");
+                self.health.underlay(Some("down"));
+            }
+            UnderlayEvent::Up => {
+                tracing::info!("underlay interface is up");
+                self.health.underlay(None);
+            }
             UnderlayEvent::AddressChanged(address) => {
                 tracing::warn!(%address, "underlay address changed; restart the agent to publish it");
             }
@@ -224,6 +249,13 @@ async fn follow_underlay(mut watch: underlay::Watch, events: mpsc::Sender<Underl
     }
 }
 
+/// Tells the service manager, if one has started us, how far we are.
+fn notify(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "service manager not told");
+    }
+}
+
 fn netlink() -> Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
     tokio::spawn(connection);
@@ -232,7 +264,9 @@ fn netlink() -> Result<Handle> {
 
 fn require_root() -> Result<()> {
     let has = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
-    if has(caps::Capability::CAP_NET_ADMIN) && has(caps::Capability::CAP_SYS_ADMIN) {
+    // Since Linux 5.8 the right to load programs is one of its own.
+    if has(caps::Capability::CAP_NET_ADMIN) && (has(caps::Capability::CAP_SYS_ADMIN) || has(caps::Capability::CAP_BPF))
+    {
         return Ok(());
     }
     bail!("this needs the right to load eBPF programs and to set up devices; run it as root");

@@ -1,30 +1,48 @@
 //! The command line as clap sees it; nothing else.
 
 mod datastore;
+mod flanneld;
+mod go_flags;
 
 use std::{
-    ffi::OsString,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 
-pub use self::datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorArgs};
+pub use self::{
+    datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorArgs},
+    flanneld::FlanneldArgs,
+    go_flags::parse,
+};
 
 /// An eBPF overlay network for container hosts.
 #[derive(Debug, Parser)]
-#[command(name = "overlay", version)]
+#[command(name = "overlay", version, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+impl Cli {
+    /// What is logged unless RUST_LOG says it.
+    #[must_use]
+    pub fn log_level(&self) -> &'static str {
+        match &self.command {
+            Command::Agent(agent) => agent.flanneld.log_level(),
+            _ => "info",
+        }
+    }
+}
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the node agent: take a subnet, keep the data path equal to the datastore
+    // The last of several equal flags counts, as with flanneld.
+    #[command(args_override_self = true)]
     Agent(AgentArgs),
     /// Look into the maps that the programs read and write
     #[command(subcommand)]
@@ -67,19 +85,22 @@ pub struct AgentArgs {
     pub subnet_lease_renew_margin: u32,
     /// Masquerade traffic from this node's subnet to the outside of the overlay network
     #[arg(long, env = "FLANNELD_IP_MASQ", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
+          default_value_t = false, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     pub ip_masq: bool,
     /// Let masqueraded flows keep their source ports where that is possible
     #[arg(long, env = "FLANNELD_IP_MASQ_FULLY_RANDOM_DISABLE", value_name = "BOOL", num_args = 0..=1,
-          require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
+          require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     pub ip_masq_fully_random_disable: bool,
     /// Accept forwarded overlay traffic in iptables' FORWARD chain, whose policy Docker sets to DROP
     #[arg(long, env = "FLANNELD_IPTABLES_FORWARD_RULES", value_name = "BOOL", num_args = 0..=1,
-          require_equals = true, default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
+          require_equals = true, default_value_t = true, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     pub iptables_forward_rules: bool,
     /// Where the data path lives while no agent does
     #[command(flatten)]
     pub run_dir: RunDirArgs,
+    /// Whether the agent lives, and what else flanneld has flags for
+    #[command(flatten)]
+    pub flanneld: FlanneldArgs,
     /// Where outer packets are decapsulated
     #[arg(long, env = "OVERLAY_DECAP", value_enum, default_value_t = Decap::Auto)]
     pub decap: Decap,
@@ -154,56 +175,4 @@ pub enum Decap {
     Xdp,
     /// In the kernel's own VXLAN device, which leaves no fast path
     Kernel,
-}
-
-/// The arguments of this process, with flanneld's `-name` turned into `--name`: Go programs take either, and unit
-/// files hold both.
-pub fn arguments(given: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
-    given.into_iter().map(|argument| match argument.to_str() {
-        Some(text) if is_go_flag(text) => OsString::from(format!("-{text}")),
-        _ => argument,
-    })
-}
-
-fn is_go_flag(argument: &str) -> bool {
-    argument.strip_prefix('-').is_some_and(|name| {
-        let name = name.split('=').next().unwrap_or_default();
-        name.len() > 1 && name.starts_with(|first: char| first.is_ascii_lowercase())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    fn parse(line: &str) -> Cli {
-        Cli::parse_from(arguments(line.split(' ').map(OsString::from)))
-    }
-
-    #[test]
-    fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_flanneld_command_line_is_understood_with_one_dash_or_two() {
-        for line in [
-            "overlay agent -etcd-endpoints=http://a:1,http://b:2 -iface=eth1 -iface=eth2 -o",
-            "overlay agent --etcd-endpoints http://a:1,http://b:2 --iface eth1 --iface eth2 -o",
-        ] {
-            let Command::Agent(agent) = parse(line.trim_end_matches(" -o")).command else { panic!("no agent") };
-            assert_eq!(agent.datastore.etcd_endpoints, ["http://a:1", "http://b:2"]);
-            assert_eq!(agent.iface, ["eth1", "eth2"]);
-        }
-    }
-
-    #[test]
-    fn short_options_stay_short() {
-        let Command::Map(MapCommand::Dump { output, .. }) = parse("overlay map dump routes -o json").command else {
-            panic!("no map dump")
-        };
-        assert_eq!(output, Output::Json);
-    }
 }

@@ -12,6 +12,7 @@ use crate::{
     backoff::Backoff,
     config::AgentConfig,
     datastore::{self, Datastore},
+    health::Health,
     holder::{self, Claim, Holder},
     lease::{self, LeaseEvent},
     link,
@@ -27,7 +28,7 @@ use crate::{
 };
 
 impl<'a> Agent<'a> {
-    pub(super) async fn start(config: &'a AgentConfig, handle: &Handle) -> Result<Self> {
+    pub(super) async fn start(config: &'a AgentConfig, handle: &Handle, health: Health) -> Result<Self> {
         let store = datastore::open(&config.datastore)?;
         let (network, written) = network_config(&*store).await?;
         let pool = network.ipv4.ok_or_else(|| anyhow!("network config: EnableIPv4 false: IPv4 is needed"))?;
@@ -79,6 +80,7 @@ impl<'a> Agent<'a> {
             judged: Some(written),
             underlay: underlay_changes,
             endpoints,
+            health,
         };
         agent.first_routes().await?;
         agent.node.attach()?;
@@ -88,6 +90,7 @@ impl<'a> Agent<'a> {
         agent.set_rules(&device).await?;
         agent.write_subnet_file()?;
         tracing::info!(file = %config.subnet_file.display(), "ready");
+        agent.health.started();
         Ok(agent)
     }
 
