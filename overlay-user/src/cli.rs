@@ -43,7 +43,7 @@ pub enum Command {
     /// Run the node agent: take a subnet, keep the data path equal to the datastore
     // The last of several equal flags counts, as with flanneld.
     #[command(args_override_self = true)]
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
     /// Look into the maps that the programs read and write
     #[command(subcommand)]
     Map(MapCommand),

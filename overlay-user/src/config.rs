@@ -144,7 +144,7 @@ mod tests {
 
     fn config(line: &str) -> Result<AgentConfig, OptionError> {
         let Command::Agent(args) = Cli::parse_from(line.split(' ')).command else { panic!("no agent") };
-        args.try_into()
+        (*args).try_into()
     }
 
     #[test]

@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Agent(args) => agent::run(args.try_into()?).await,
+        Command::Agent(args) => agent::run((*args).try_into()?).await,
         Command::Teardown(args) => agent::teardown(&RunDir::new(&args.run_dir)).await,
         Command::Map(command) => commands::map(command),
         Command::Config(command) => commands::config(command).await,

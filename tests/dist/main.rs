@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place and the error")]
 
 mod machine;
+mod names;
 mod package;
 mod packages;

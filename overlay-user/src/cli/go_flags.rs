@@ -87,7 +87,7 @@ mod tests {
     fn try_agent(line: &str) -> Result<AgentArgs, clap::Error> {
         let words = ["overlay", "agent"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));
         match try_parse(words.map(OsString::from))?.command {
-            Parsed::Agent(agent) => Ok(agent),
+            Parsed::Agent(agent) => Ok(*agent),
             other => panic!("{other:?}"),
         }
     }
