@@ -26,6 +26,26 @@ impl FlowKey {
         Self { local: local.0, remote: remote.0, local_port: local.1, remote_port: remote.1, protocol, _pad: [0; 3] }
     }
 
+    /// What packets share that are not known to belong to a TCP or UDP flow, fragments for one: their addresses.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_addresses(local: [u8; 4], remote: [u8; 4]) -> Self {
+        Self::new(0, (local, [0; 2]), (remote, [0; 2]))
+    }
+
+    /// A hash that is the same for all packets of the flow. The kernel's own costs more: it dissects the packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn hash(&self) -> u32 {
+        let ports = u16::from_ne_bytes(self.local_port) as u32 | (u16::from_ne_bytes(self.remote_port) as u32) << 16;
+        let addresses = u32::from_ne_bytes(self.local) as u64 | (u32::from_ne_bytes(self.remote) as u64) << 32;
+        // Fibonacci hashing, once for each half of the key: every bit of it reaches the upper half of the product.
+        let mixed = addresses.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed =
+            (mixed ^ (mixed >> 32) ^ ports as u64 ^ ((self.protocol as u64) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as u32
+    }
+
     /// The container here: address and port.
     #[must_use]
     pub const fn local(&self) -> (Ipv4Addr, u16) {
@@ -121,6 +141,20 @@ mod tests {
     use super::*;
 
     const TTL: Ticks = 1600;
+
+    #[test]
+    fn flows_that_differ_in_one_port_or_one_address_spread() {
+        let key =
+            |host: u8, port: u16| FlowKey::new(6, ([10, 1, 2, host], port.to_be_bytes()), ([10, 1, 7, 3], [0, 80]));
+        let spread = |keys: std::vec::Vec<FlowKey>| {
+            let hashes: std::collections::BTreeSet<u32> = keys.iter().map(|key| key.hash() >> 22).collect();
+            hashes.len()
+        };
+        // 1024 balls into 1024 bins leave a third of them empty.
+        let ports = spread((0..1024).map(|port| key(2, 32_768 + port)).collect());
+        let both = spread((0..1024_u16).map(|n| key((n % 32) as u8, 40_000 + n / 32)).collect());
+        assert!(ports > 550 && both > 550, "{ports} and {both} of 1024");
+    }
 
     #[test]
     fn an_approval_ends_with_its_time() {

@@ -1,10 +1,10 @@
 //! Container packet to outer packet.
 
 use network_types::ip::Ipv4Hdr;
-use overlay_common::{Encapsulation, LocalNode, Reason, Route, UdpHeaders, VxlanHeaders};
+use overlay_common::{Encapsulation, FlowLabel, LocalNode, Reason, Route, UdpHeaders, VxlanHeaders};
 
 use crate::{
-    Verdict, fast, maps,
+    Verdict, fast, maps, neighbour,
     packet::{L2, Packet as _, TcPacket},
 };
 
@@ -36,29 +36,64 @@ pub(crate) fn encap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
     let route = maps::route(subnet).ok_or(Reason::NoRoute)?;
 
     let tos = inner.tos;
-    fast::note_leaving(packet);
-    send(packet, node, subnet, &route, length, tos)
+    let flow = fast::note_leaving(packet, inner);
+    let departure = Departure { subnet, route, length, tos, flow };
+    send(packet, node, &departure, ())
 }
 
-/// Puts the outer headers in front of an inner packet of `length` bytes and sends it to the node that owns `subnet`.
+/// A container's packet that is to leave for another node.
+pub(crate) struct Departure {
+    /// The subnet that it is for, and the way there.
+    pub(crate) subnet: [u8; 4],
+    pub(crate) route: Route,
+    /// Length in bytes of the inner packet.
+    pub(crate) length: usize,
+    /// Its TOS byte.
+    pub(crate) tos: u8,
+    /// [`FlowKey::hash`](overlay_common::FlowKey::hash) of its flow.
+    pub(crate) flow: u32,
+}
+
+/// What stands in front of an inner packet on the wire; and what the inner packet begins with from now on, if that changes.
+/// Stored in one go.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Front<H, I> {
+    ethernet: Ethernet,
+    outer: H,
+    inner: I,
+}
+
+/// Puts the outer headers in front of an inner packet and sends it to the node that owns its destination. `inner` overwrites
+/// the beginning of the inner packet.
 #[inline(always)]
-pub(crate) fn send(
+pub(crate) fn send<I: Copy>(
     packet: &mut TcPacket,
     node: &LocalNode,
-    subnet: [u8; 4],
-    route: &Route,
-    length: usize,
-    tos: u8,
+    departure: &Departure,
+    inner: I,
 ) -> Result<Verdict, Reason> {
-    let flow = packet.flow_label(tos);
-    let (packets, inner_len) = (packet.wire_packets(), length as u16);
-    let vtep = node.vtep();
+    let Departure { subnet, route, length, tos, flow } = departure;
+    let (packets, inner_len) = (packet.wire_packets(), *length as u16);
+    let (vtep, way) = (node.vtep(), neighbour::way(packet, node, route.next_hop(), packets));
+    // Not the same for all flows: two that share the counter of one CPU are two senders.
+    let label = FlowLabel { hash: *flow, tos: *tos, id: way.id.wrapping_add(*flow as u16) };
+    let ethernet = match way.ethernet {
+        Some(ethernet) => ethernet,
+        None => *packet.header::<Ethernet>(0)?,
+    };
     match maps::encapsulation() {
-        Encapsulation::Udp => packet.prepend(&UdpHeaders::new(&vtep, route, inner_len, flow))?,
-        Encapsulation::Vxlan => packet.prepend(&VxlanHeaders::new(&vtep, route, inner_len, flow))?,
+        Encapsulation::Udp => {
+            packet.grow::<UdpHeaders>()?;
+            packet.store(0, &Front { ethernet, outer: UdpHeaders::new(&vtep, route, inner_len, label), inner })?;
+        }
+        Encapsulation::Vxlan => {
+            packet.grow::<VxlanHeaders>()?;
+            packet.store(0, &Front { ethernet, outer: VxlanHeaders::new(&vtep, route, inner_len, label), inner })?;
+        }
     }
-    maps::count_encap(subnet, packets, length as u64);
-    Ok(packet.redirect_out(node.underlay_ifindex))
+    maps::count_encap(*subnet, packets, *length as u64);
+    Ok(neighbour::send(packet, node, &way))
 }
 
 /// The length in bytes of the inner packet, from its header and the `available` bytes.

@@ -4,38 +4,38 @@
 //! have done to an approved packet is done here: TTL, MTU, and the way to the container's interface.
 
 use network_types::ip::Ipv4Hdr;
-use overlay_common::{LocalNode, Reason, with_tos_and_ttl};
+use overlay_common::{FlowKey, LocalNode, Reason, with_tos_and_ttl};
 
 use crate::{
     Verdict,
-    encap::{self, ETHER_IPV4, Ethernet},
+    encap::{self, Departure, ETHER_IPV4, Ethernet},
     flow::{self, Candidate, Direction},
+    guard::Source,
     maps,
     packet::{L2, Packet as _, TcPacket},
 };
 
-/// A container's packet that leaves for another node at once.
+/// A container's packet that leaves for another node at once, if its source is known to be the container's own.
 #[inline(always)]
-pub(crate) fn leave(packet: &mut TcPacket, node: &LocalNode) -> Result<Option<Verdict>, Reason> {
+pub(crate) fn leave(packet: &mut TcPacket, node: &LocalNode, source: Source) -> Result<Option<Verdict>, Reason> {
     if !flow::enabled() || packet.header::<Ethernet>(0)?.ether_type != ETHER_IPV4 {
         return Ok(None);
     }
     let ip = *packet.header::<Ipv4Hdr>(L2)?;
-    let (source, destination) = (ip.src_addr(), ip.dst_addr());
-    if !node.in_network(destination) || node.in_subnet(destination) || !node.in_subnet(source) {
+    let destination = ip.dst_addr();
+    if !node.in_network(destination) || node.in_subnet(destination) || !node.in_subnet(ip.src_addr()) {
         return Ok(None);
     }
     let Some(candidate) = flow::candidate(packet, L2, Direction::Outgoing) else { return Ok(None) };
-    let known = maps::endpoint(ip.src_addr).is_some_and(|endpoint| endpoint.ifindex() == packet.ifindex());
     let skips = flow::may_skip_netfilter(&candidate, Direction::Outgoing);
-    if !skips || !known || ip.ttl <= 1 || !fits(packet, packet.len() - L2, &candidate, node) {
+    if !skips || source != Source::Own || ip.ttl <= 1 || !fits(packet, packet.len() - L2, &candidate, node) {
         return Ok(None);
     }
     let length = encap::inner_length(&ip, packet.len() - L2, packet.is_gso())?;
     let subnet = node.subnet_of(destination);
     let Some(route) = maps::route(subnet) else { return Ok(None) };
-    packet.store(L2, &forwarded(ip, ip.tos))?;
-    encap::send(packet, node, subnet, &route, length, ip.tos).map(Some)
+    let departure = Departure { subnet, route, length, tos: ip.tos, flow: candidate.hash() };
+    encap::send(packet, node, &departure, forwarded(ip, ip.tos)).map(Some)
 }
 
 /// An accepted tunnel packet whose inner packet goes straight into its container.
@@ -71,14 +71,17 @@ pub(crate) fn enter(
     Ok(Some(packet.redirect_into_peer(endpoint.ifindex())))
 }
 
-/// Behind netfilter, on the way out: notes what it has let through.
+/// Behind netfilter, on the way out: notes what it has let through. Returns a hash over the flow, as [`leave`] uses it:
+/// its packets keep one outer source port on either path.
 #[inline(always)]
-pub(crate) fn note_leaving(packet: &TcPacket) {
-    if flow::enabled()
-        && let Some(candidate) = flow::candidate(packet, L2, Direction::Outgoing)
-    {
+pub(crate) fn note_leaving(packet: &TcPacket, ip: &Ipv4Hdr) -> u32 {
+    let Some(candidate) = flow::candidate(packet, L2, Direction::Outgoing) else {
+        return FlowKey::of_addresses(ip.src_addr, ip.dst_addr).hash();
+    };
+    if flow::enabled() {
         flow::note_behind_netfilter(&candidate, Direction::Outgoing);
     }
+    candidate.hash()
 }
 
 /// Behind netfilter, at the container's door: notes what it has let through.

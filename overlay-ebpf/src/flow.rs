@@ -9,11 +9,11 @@
 //! TCP packets with SYN, FIN or RST end whatever approval there is: conntrack must see them, and a new connection on
 //! old ports starts anew.
 
-use aya_ebpf::{Global, helpers::bpf_ktime_get_coarse_ns, macros::map, maps::LruHashMap};
+use aya_ebpf::{Global, macros::map, maps::LruHashMap};
 use network_types::ip::Ipv4Hdr;
 use overlay_common::{Flow, FlowKey, Sightings, Ticks};
 
-use crate::packet::Packet;
+use crate::{clock, packet::Packet};
 
 /// Flows with both directions approved.
 #[map]
@@ -65,6 +65,14 @@ pub(crate) struct Candidate {
     control: bool,
 }
 
+impl Candidate {
+    /// The same for all packets of the flow in one direction.
+    #[inline(always)]
+    pub(crate) fn hash(&self) -> u32 {
+        self.key.hash()
+    }
+}
+
 /// Whether the fast path is on.
 #[inline(always)]
 pub(crate) fn enabled() -> bool {
@@ -105,7 +113,7 @@ pub(crate) fn may_skip_netfilter(packet: &Candidate, direction: Direction) -> bo
         CANDIDATES.remove(packet.key).ok();
         return false;
     }
-    let (now, ttl) = (now(), FLOW_TTL.load());
+    let (now, ttl) = (clock::now(), FLOW_TTL.load());
     if let Some(flow) = FLOWS.get_ptr_mut(packet.key) {
         // SAFETY: the element lives as long as the program runs; two CPUs that write one time at once write nearly the
         // same, and either value is right.
@@ -140,7 +148,7 @@ pub(crate) fn note_behind_netfilter(packet: &Candidate, direction: Direction) {
     if packet.control {
         return;
     }
-    let now = now();
+    let now = clock::now();
     if let Some(flow) = FLOWS.get_ptr_mut(packet.key) {
         // SAFETY: as in `may_skip_netfilter`.
         approve(unsafe { &mut *flow }, direction, now);
@@ -170,12 +178,4 @@ fn flow_side(flow: &mut Flow, direction: Direction) -> &mut Sightings {
         Direction::Outgoing => &mut flow.outgoing,
         Direction::Incoming => &mut flow.incoming,
     }
-}
-
-/// Ticks since boot, never 0.
-#[inline(always)]
-fn now() -> Ticks {
-    // SAFETY: the helper takes nothing.
-    let ticks = (unsafe { bpf_ktime_get_coarse_ns() } >> 20) as Ticks;
-    if ticks == 0 { 1 } else { ticks }
 }

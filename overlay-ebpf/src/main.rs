@@ -12,6 +12,7 @@
 #![no_std]
 #![no_main]
 
+mod clock;
 mod decap;
 mod encap;
 mod fast;
@@ -19,6 +20,7 @@ mod flow;
 mod guard;
 mod icmp;
 mod maps;
+mod neighbour;
 mod packet;
 
 use aya_ebpf::{

@@ -2,19 +2,22 @@
 //!
 //! Views borrow the packet and resizing takes it mutably, so a view that outlives a resize does not compile.
 
+use core::net::Ipv4Addr;
+
 use aya_ebpf::{
     bindings::{
         BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_fib_lookup as FibLookup,
     },
     helpers::{
-        bpf_csum_diff, bpf_get_hash_recalc, bpf_get_prandom_u32, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-        bpf_skb_change_tail, bpf_xdp_adjust_head, bpf_xdp_adjust_meta,
+        bpf_csum_diff, bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail,
+        bpf_xdp_adjust_head, bpf_xdp_adjust_meta,
     },
     programs::{TcContext, XdpContext},
 };
 use network_types::eth::EthHdr;
-use overlay_common::{FlowLabel, Reason, UdpHeaders, VxlanHeaders, XDP_DECAPSULATED};
+use overlay_common::{LocalNode, Reason, UdpHeaders, VxlanHeaders, XDP_DECAPSULATED};
 
 use crate::Verdict;
 
@@ -23,6 +26,9 @@ pub(crate) const L2: usize = EthHdr::LEN;
 
 /// The most that decap looks at: outer Ethernet, IPv4 with all its options, UDP, VXLAN, inner Ethernet and IPv4.
 const DECAP_HEADERS: u32 = 14 + 60 + 8 + 8 + 14 + 20;
+
+/// IPv4, as sockets know it.
+const AF_INET: u8 = 2;
 
 /// The VLAN's number in a tag.
 const VLAN_ID: u32 = 0x0fff;
@@ -166,24 +172,13 @@ impl TcPacket {
         unsafe { (start as *const u32).read_unaligned() == XDP_DECAPSULATED }
     }
 
-    /// What the outer headers need to know of the inner flow; `tos` is the inner header's.
+    /// Makes room for outer headers `H` between the Ethernet header and the IP packet.
     #[inline(always)]
-    pub(crate) fn flow_label(&self, tos: u8) -> FlowLabel {
-        // SAFETY: both helpers take no pointer but the valid context.
-        let (hash, random) = unsafe { (bpf_get_hash_recalc(self.ctx.skb.skb), bpf_get_prandom_u32()) };
-        FlowLabel { hash, tos, id: random as u16 }
-    }
-
-    /// Makes room between the Ethernet header and the IP packet and stores `headers` there.
-    #[inline(always)]
-    pub(crate) fn prepend<H: OuterHeaders>(&mut self, headers: &H) -> Result<(), Reason> {
+    pub(crate) fn grow<H: OuterHeaders>(&mut self) -> Result<(), Reason> {
         // FIXED_GSO: the segments of a super-packet keep their size, the overlay MTU leaves room for the headers.
         let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP)
             | H::INNER_L2;
-        self.ctx
-            .adjust_room(size_of::<H>() as i32, BPF_ADJ_ROOM_MAC, flags)
-            .and_then(|()| self.ctx.store(L2, headers, 0))
-            .map_err(|_| Reason::EncapRefused)
+        self.ctx.adjust_room(size_of::<H>() as i32, BPF_ADJ_ROOM_MAC, flags).map_err(|_| Reason::EncapRefused)
     }
 
     /// Takes `len` bytes away between the Ethernet header and the IP packet.
@@ -220,9 +215,34 @@ impl TcPacket {
         Ok(sum as u32)
     }
 
-    /// Sends the packet out of interface `ifindex`; the kernel finds the route and the neighbour's MAC address.
+    /// Sends the frame out of interface `ifindex` as it is.
     #[inline(always)]
     pub(crate) fn redirect_out(&mut self, ifindex: u32) -> Verdict {
+        // SAFETY: the helper takes no pointers. It cannot fail; errors show at delivery.
+        unsafe { bpf_redirect(ifindex, 0) };
+        Verdict::Redirect
+    }
+
+    /// MAC addresses, destination and source, of frames that go to `next_hop` on the underlay interface, if the kernel has
+    /// them at hand.
+    #[inline(always)]
+    pub(crate) fn look_up_neighbour(&self, node: &LocalNode, next_hop: Ipv4Addr) -> Option<([u8; 6], [u8; 6])> {
+        // SAFETY: integers and byte arrays; zero is "not given" for each.
+        let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
+        lookup.family = AF_INET;
+        lookup.ifindex = node.underlay_ifindex;
+        lookup.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(node.vtep().address.octets());
+        lookup.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(next_hop.octets());
+        let (context, size) = (self.ctx.skb.skb.cast(), size_of::<FibLookup>() as i32);
+        // SAFETY: the context is valid, and the helper writes within `lookup`.
+        let found = unsafe { bpf_fib_lookup(context, &raw mut lookup, size, BPF_FIB_LOOKUP_OUTPUT) };
+        let usable = found == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && lookup.ifindex == node.underlay_ifindex;
+        usable.then_some((lookup.dmac, lookup.smac))
+    }
+
+    /// Sends the packet out of interface `ifindex`; the kernel finds the route and the neighbour's MAC address.
+    #[inline(always)]
+    pub(crate) fn redirect_to_neighbour(&mut self, ifindex: u32) -> Verdict {
         // SAFETY: without parameters the helper reads no memory of ours. It cannot fail; errors show at delivery.
         unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) };
         Verdict::Redirect

@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 
 use self::signals::Signals;
+pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
 use crate::{
     backoff::Backoff,
     config::AgentConfig,
@@ -256,13 +257,13 @@ fn notify(state: NotifyState) {
     }
 }
 
-fn netlink() -> Result<Handle> {
+pub(crate) fn netlink() -> Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
     tokio::spawn(connection);
     Ok(handle)
 }
 
-fn require_root() -> Result<()> {
+pub(crate) fn require_root() -> Result<()> {
     let has = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
     // Since Linux 5.8 the right to load programs is one of its own.
     if has(caps::Capability::CAP_NET_ADMIN) && (has(caps::Capability::CAP_SYS_ADMIN) || has(caps::Capability::CAP_BPF))

@@ -44,6 +44,14 @@ pub enum Command {
     // The last of several equal flags counts, as with flanneld.
     #[command(args_override_self = true)]
     Agent(Box<AgentArgs>),
+    /// Say whether this node can run the agent, and what the agent would choose; changes nothing
+    ///
+    /// Takes the agent's options and environment. Exits with 1 when a check is red: the agent would refuse to start.
+    /// With `-o json` it prints one object: `can_run`; `agent_pid` of a running agent; `choice` with `interface`, `address`,
+    /// `public_ip`, `network`, `subnet` (null where chance decides), `backend`, `port`, `device`, `mtu`, `decap`,
+    /// `fast_path`; and `checks`, each with `check` (its name), `state` (green, yellow or red), `found` and `advice`.
+    #[command(args_override_self = true)]
+    Check(Box<CheckArgs>),
     /// Look into the maps that the programs read and write
     #[command(subcommand)]
     Map(MapCommand),
@@ -117,6 +125,17 @@ pub struct AgentArgs {
     /// Take the data path away when the agent stops, instead of leaving it to forward
     #[arg(long, env = "OVERLAY_TEARDOWN_ON_EXIT")]
     pub teardown_on_exit: bool,
+}
+
+/// Options of `overlay check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// What the agent is to be started with
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
 }
 
 /// The directory of pinned programs and maps.

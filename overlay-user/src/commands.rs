@@ -3,13 +3,15 @@
 use std::{
     fs,
     io::{self, Read as _, Write as _},
+    process::ExitCode,
 };
 
 use anyhow::{Context as _, Result};
 
 use crate::{
     admin::{self, Ours},
-    cli::{ConfigCommand, LeaseCommand, MapCommand, OperatorArgs, Output},
+    check,
+    cli::{CheckArgs, ConfigCommand, LeaseCommand, MapCommand, OperatorArgs, Output},
     datastore::{self, Datastore, DatastoreConfig},
     map_dump, maps,
     network::{ConfigChange, MAX_CONFIG, NetworkConfig},
@@ -86,6 +88,19 @@ pub async fn lease(command: LeaseCommand) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// `overlay check`. The exit code says whether the agent would start.
+///
+/// # Errors
+/// When an option is wrong, or nothing can be found out.
+pub async fn check(args: CheckArgs) -> Result<ExitCode> {
+    let report = check::run(&args.agent.try_into()?).await?;
+    match args.output {
+        Output::Table => print(&report.to_text())?,
+        Output::Json => print(&serde_json::to_string_pretty(&report)?)?,
+    }
+    Ok(if report.can_run { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn open(operator: OperatorArgs) -> Result<(std::sync::Arc<dyn Datastore>, RunDir)> {

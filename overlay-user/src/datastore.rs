@@ -61,6 +61,17 @@ pub fn open(config: &DatastoreConfig) -> Result<Arc<dyn Datastore>, DatastoreErr
     }
 }
 
+/// Opens a datastore to read the network config and take snapshots, and creates nothing.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn look(config: &DatastoreConfig) -> Result<Arc<dyn Datastore>, DatastoreError> {
+    match config {
+        DatastoreConfig::Etcd(_) => open(config),
+        DatastoreConfig::File(options) => Ok(Arc::new(file::FileStore::look(options))),
+    }
+}
+
 /// A value and its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned {
@@ -219,6 +230,9 @@ pub trait Datastore: Send + Sync + fmt::Debug {
         value: &[u8],
         lifetime: Lifetime,
     ) -> Result<Replaced, DatastoreError>;
+
+    /// Asks whether we may write leases, and writes none.
+    async fn may_write(&self) -> Result<(), DatastoreError>;
 
     /// Deletes a lease if it is still at `revision`; says whether it did.
     async fn delete(&self, key: &str, revision: Revision) -> Result<bool, DatastoreError>;

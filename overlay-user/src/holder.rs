@@ -26,7 +26,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-pub use self::acquire::{AcquireError, acquire};
+pub use self::acquire::{AcquireError, Preview, acquire, preview};
 use crate::allocate::Previous;
 use crate::datastore::{Datastore, Lifetime, Revision};
 use crate::lease::{Lease, Node};

@@ -134,11 +134,12 @@ impl LinkConfig {
 /// [`LinkError`]
 pub async fn set_up(handle: &Handle, config: &LinkConfig) -> Result<OverlayLink, LinkError> {
     let links = links(handle).await?;
+    refuse(handle, config, &links).await?;
     let device = match &config.kind {
         LinkKind::Udp => tap::open(handle, &config.name(), &links).await?,
         LinkKind::Vxlan(vxlan) => vxlan::create(handle, config, vxlan, &links).await?,
     };
-    match configure(handle, config, &device, &links).await {
+    match configure(handle, config, &device).await {
         Ok(mac) => Ok(OverlayLink {
             name: config.name(),
             ifindex: device.ifindex,
@@ -153,6 +154,23 @@ pub async fn set_up(handle: &Handle, config: &LinkConfig) -> Result<OverlayLink,
         }),
         Err(error) => Err(error),
     }
+}
+
+/// Refuses what [`set_up`] would refuse, as far as that shows without trying. Changes nothing.
+///
+/// # Errors
+/// [`LinkError`]
+pub async fn preview(handle: &Handle, config: &LinkConfig) -> Result<(), LinkError> {
+    refuse(handle, config, &links(handle).await?).await
+}
+
+/// Refuses devices and routes of others in the place of ours.
+async fn refuse(handle: &Handle, config: &LinkConfig, links: &[LinkMessage]) -> Result<(), LinkError> {
+    match &config.kind {
+        LinkKind::Udp => tap::refuse(&config.name(), links)?,
+        LinkKind::Vxlan(vxlan) => vxlan::refuse(&config.name(), vxlan, links)?,
+    }
+    address::refuse(handle, config, links).await
 }
 
 /// Removes the overlay device `name`; its address and routes go with it. Says whether there was one.
@@ -198,12 +216,7 @@ pub async fn set_mtu(handle: &Handle, ifindex: u32, mtu: u32) -> Result<(), Link
 }
 
 /// Everything after the device exists. Returns its MAC address.
-async fn configure(
-    handle: &Handle,
-    config: &LinkConfig,
-    device: &Device,
-    links: &[LinkMessage],
-) -> Result<[u8; 6], LinkError> {
+async fn configure(handle: &Handle, config: &LinkConfig, device: &Device) -> Result<[u8; 6], LinkError> {
     let name = config.name();
     let addr_gen_mode = Sysctl::ipv6_conf(&name, "addr_gen_mode");
     if addr_gen_mode.exists() {
@@ -229,7 +242,7 @@ async fn configure(
     // A new device takes the default's value, which may differ from that of `all`.
     Sysctl::ipv4_conf(&name, "forwarding").set("1")?;
     bring_up(handle, config, device.ifindex).await?;
-    address::route(handle, config, device.ifindex, links).await?;
+    address::route(handle, config, device.ifindex).await?;
     if Sysctl::ipv4("ip_forward").set("1")? {
         tracing::info!("net.ipv4.ip_forward was off; switched on, as containers are reached by forwarding");
     }

@@ -103,6 +103,20 @@ impl Programs {
         Ok(Self { ebpf: loader.load(OBJECT)?, links: run_dir.links() })
     }
 
+    /// Loads every program into the kernel, whether it will be attached or not: the verifier's word on all of them.
+    ///
+    /// # Errors
+    /// When the kernel refuses one.
+    pub fn load_all(&mut self) -> Result<(), LoadError> {
+        for program in ["to_overlay", "from_underlay", "admit", "from_container", "to_container"] {
+            let tc: &mut SchedClassifier = self.program(program)?;
+            tc.load().map_err(|source| LoadError::Program { program, source })?;
+        }
+        let program = "xdp_decap";
+        let xdp: &mut Xdp = self.program(program)?;
+        xdp.load().map_err(|source| LoadError::Program { program, source })
+    }
+
     /// Hands what the programs log to our own log, for ever; of use only after a load with `log_drops`.
     ///
     /// # Errors

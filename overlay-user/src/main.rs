@@ -26,7 +26,7 @@ async fn main() -> ExitCode {
         .with_target(false)
         .init();
     match LocalSet::new().run_until(run(cli)).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("overlay: {error:#}");
             ExitCode::FAILURE
@@ -34,12 +34,14 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<()> {
+async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Agent(args) => agent::run((*args).try_into()?).await,
         Command::Teardown(args) => agent::teardown(&RunDir::new(&args.run_dir)).await,
         Command::Map(command) => commands::map(command),
         Command::Config(command) => commands::config(command).await,
         Command::Lease(command) => commands::lease(command).await,
+        Command::Check(args) => return commands::check(*args).await,
     }
+    .map(|()| ExitCode::SUCCESS)
 }

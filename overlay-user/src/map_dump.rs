@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     mac::Mac,
-    maps::{Drops, EndpointsMap, Flows, LocalNodeMap, MapsError, NAMES, Routes},
+    maps::{Drops, EndpointsMap, Flows, LocalNodeMap, MapsError, NAMES, Neighbours, Routes},
     rundir::{RunDir, RunDirError},
 };
 
@@ -44,6 +44,7 @@ pub fn rows(run_dir: &RunDir, name: &str) -> Result<Vec<Value>, DumpError> {
         "ENDPOINTS" => endpoints(&directory),
         "DROPS" => drops(&directory),
         name @ ("FLOWS" | "CANDIDATES") => flows(&directory, name),
+        "NEIGHBOURS" => neighbours(&directory),
         _ => Err(DumpError::NoSuchMap(name.to_owned())),
     }
 }
@@ -136,6 +137,20 @@ fn flows(directory: &Path, name: &str) -> Result<Vec<Value>, DumpError> {
         }))
     };
     Flows::open(directory, name)?.iter().map(row).collect()
+}
+
+fn neighbours(directory: &Path) -> Result<Vec<Value>, DumpError> {
+    let row = |(cpu, neighbour): (usize, overlay_common::Neighbour)| {
+        json!({
+            "next_hop": neighbour.next_hop(),
+            "cpu": cpu,
+            "destination": mac(neighbour.destination()),
+            "source": mac(neighbour.source()),
+            "read_at": neighbour.read_at(),
+            "packets": neighbour.packets(),
+        })
+    };
+    Ok(Neighbours::open(directory)?.all()?.into_iter().map(row).collect())
 }
 
 fn drops(directory: &Path) -> Result<Vec<Value>, DumpError> {

@@ -1,6 +1,7 @@
 //! One type per kernel map, over its pin; only here aya's maps are known.
 
 mod endpoints;
+mod neighbours;
 mod routes;
 
 use std::{
@@ -15,11 +16,13 @@ use overlay_common::{LocalNode, Reason};
 
 pub use self::{
     endpoints::{EndpointsMap, Flows},
+    neighbours::Neighbours,
     routes::Routes,
 };
 
 /// The pinned maps, in the order of `bpf-maps.md`.
-pub const NAMES: [&str; 8] = ["LOCAL_NODE", "ROUTES", "NODES", "ENDPOINTS", "TRAFFIC", "DROPS", "FLOWS", "CANDIDATES"];
+pub const NAMES: [&str; 9] =
+    ["LOCAL_NODE", "ROUTES", "NODES", "ENDPOINTS", "TRAFFIC", "DROPS", "FLOWS", "CANDIDATES", "NEIGHBOURS"];
 
 /// What can go wrong with a map.
 #[derive(Debug, thiserror::Error)]

@@ -191,6 +191,31 @@ pub async fn remove(name: &str) -> Result<bool, RulesError> {
     Ok(masquerade? | forward?)
 }
 
+/// All rules of nftables as JSON, as `nft` lists them; those of iptables on top of it included.
+///
+/// # Errors
+/// [`RulesError`]
+pub async fn nftables_rules() -> Result<String, RulesError> {
+    Ok(nat::list_with(&["list", "ruleset"]).await?.unwrap_or_default())
+}
+
+/// What `iptables -S` prints of the table `filter`, by each implementation that is in use here and can be asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IptablesRules {
+    /// With tables of its own in the kernel.
+    pub legacy: Option<String>,
+    /// On top of nftables.
+    pub nft: Option<String>,
+}
+
+/// The rules of iptables, without making any table.
+///
+/// # Errors
+/// [`RulesError`]
+pub async fn iptables_rules() -> Result<IptablesRules, RulesError> {
+    forward::filter_rules().await
+}
+
 /// The error of an `nft` run, in one line.
 fn nft_error(action: &'static str) -> impl FnOnce(NftablesError) -> RulesError {
     move |error| match error {

@@ -142,6 +142,40 @@ impl RunDir {
         Ok(RunDirLock { _file: file })
     }
 
+    /// The process id of the agent that holds the run directory, as it wrote it, if one does. Changes nothing.
+    ///
+    /// # Errors
+    /// [`RunDirError::Lock`] when the lock file cannot be read.
+    pub fn holder(&self) -> Result<Option<String>, RunDirError> {
+        let path = self.lock_file();
+        let failed = |source| RunDirError::Lock { path: path.clone(), source };
+        let mut file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut pid = String::new();
+        file.read_to_string(&mut pid).map_err(failed)?;
+        // Shared, so that those who ask do not meet each other; given back at once.
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_free) => Ok(None),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(Some(pid.trim().to_owned())),
+            Err((_, errno)) => Err(failed(errno.into())),
+        }
+    }
+
+    /// Whether the place for pins is on a bpffs already.
+    #[must_use]
+    pub fn is_on_bpffs(&self) -> bool {
+        is_bpffs(&self.bpf())
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Takes away everything of ours in the run directory: pins, files, mount; and the directory, if it is empty then.
     /// Without the right to unmount, the mount stays for the next agent: then the service manager has made it.
     ///

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use nix::unistd::{AccessFlags, access};
+
 /// A kernel parameter could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
@@ -78,11 +80,23 @@ impl Sysctl {
         if self.get()? == value {
             return Ok(false);
         }
-        fs::write(&self.0, value).map_err(|source| SysctlError::Write {
-            path: self.0.clone(),
-            value: value.to_owned(),
-            source,
-        })?;
+        fs::write(&self.0, value).map_err(|source| self.not_written(value, source))?;
         Ok(true)
+    }
+
+    /// Whether [`set`](Self::set) would change the value. Changes nothing.
+    ///
+    /// # Errors
+    /// [`SysctlError`] where it would fail.
+    pub fn would_set(&self, value: &str) -> Result<bool, SysctlError> {
+        if self.get()? == value {
+            return Ok(false);
+        }
+        access(&self.0, AccessFlags::W_OK).map_err(|errno| self.not_written(value, errno.into()))?;
+        Ok(true)
+    }
+
+    fn not_written(&self, value: &str, source: io::Error) -> SysctlError {
+        SysctlError::Write { path: self.0.clone(), value: value.to_owned(), source }
     }
 }

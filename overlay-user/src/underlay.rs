@@ -165,6 +165,18 @@ pub enum UnderlayError {
         /// Bytes that encap adds.
         overhead: u32,
     },
+    /// The network config wants larger packets than the interface takes.
+    #[error(
+        "use {name} as underlay: Backend.MTU {configured} is more than its MTU {mtu}; raise the interface's, or lower Backend.MTU"
+    )]
+    MtuBelowConfigured {
+        /// The interface.
+        name: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// `Backend.MTU` in bytes.
+        configured: u32,
+    },
     /// The kernel did not answer.
     #[error("read {what} over netlink")]
     Netlink {

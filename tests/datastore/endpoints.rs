@@ -1,16 +1,18 @@
 //! Ways to an etcd: several endpoints, IPv6, TLS, users.
 
 use std::{
-    fs,
     net::Ipv4Addr,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use etcd_client::{Permission, PermissionType};
-use overlay_tests::{etcd::Etcd, netns::Netns, sandbox};
+use overlay_tests::{
+    authority::{Authority, Pair},
+    etcd::Etcd,
+    netns::Netns,
+    sandbox,
+};
 use overlay_user::datastore::{self, DatastoreConfig, DatastoreError, EtcdOptions, Scope};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -108,51 +110,14 @@ fn ipv6_endpoints_and_other_prefixes_work() {
     );
 }
 
-/// Files of a certificate and its key.
-struct Pair {
-    cert: PathBuf,
-    key: PathBuf,
-}
-
-/// A certificate authority in a directory.
-struct Authority<'a> {
-    directory: &'a Path,
-    name: &'static str,
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl<'a> Authority<'a> {
-    fn new(directory: &'a Path, name: &'static str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let authority = Self { directory, name, issuer };
-        fs::write(authority.file(), authority.issuer.pem()).unwrap();
-        authority
-    }
-
-    fn file(&self) -> PathBuf {
-        self.directory.join(format!("{}.pem", self.name))
-    }
-
-    fn issue(&self, name: &str) -> Pair {
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let key = KeyPair::generate().unwrap();
-        let cert = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let file = |what: &str| self.directory.join(format!("{}-{name}.{what}", self.name));
-        let pair = Pair { cert: file("pem"), key: file("key") };
-        fs::write(&pair.cert, cert.pem()).unwrap();
-        fs::write(&pair.key, key.serialize_pem()).unwrap();
-        pair
-    }
-}
-
 #[test]
 fn tls_with_client_certificates() {
     sandbox::isolated(|| {
         let directory = tempfile::tempdir_in(sandbox::scratch()).unwrap();
-        let (ours, others) = (Authority::new(directory.path(), "ours"), Authority::new(directory.path(), "others"));
-        let (server, client, stranger) = (ours.issue("server"), ours.issue("client"), others.issue("stranger"));
+        let (ours, others) =
+            (Authority::new(directory.path(), "ours").unwrap(), Authority::new(directory.path(), "others").unwrap());
+        let (server, client, stranger) =
+            (ours.issue("server").unwrap(), ours.issue("client").unwrap(), others.issue("stranger").unwrap());
         let netns = Netns::new().unwrap();
         let start = |arguments: &[&str]| {
             let builder = Etcd::builder(&netns, Ipv4Addr::LOCALHOST).tls().args(arguments);

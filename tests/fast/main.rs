@@ -12,6 +12,8 @@ mod headers;
 #[cfg(test)]
 mod nat;
 #[cfg(test)]
+mod neighbours;
+#[cfg(test)]
 mod replaced;
 #[cfg(test)]
 mod rules;

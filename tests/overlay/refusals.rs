@@ -1,19 +1,18 @@
 //! What an agent refuses: with one line that says why, exit code 1, and the node as it was.
 
 use std::{
-    collections::BTreeSet,
     fs,
     net::UdpSocket,
-    path::Path,
     process::{Command, ExitStatus},
     time::Duration,
 };
 
 use overlay_tests::{
     cluster::{Cluster, Settings},
-    node::{Node, UNDERLAY_DEVICE},
+    node::UNDERLAY_DEVICE,
     process::Process,
     sandbox::{isolated, scratch},
+    snapshot::Snapshot,
 };
 
 /// Refusing is quick; only a datastore that does not answer is given some time.
@@ -28,41 +27,15 @@ fn one_node() -> Cluster {
 #[track_caller]
 fn refusal(cluster: &Cluster, command: Command) -> String {
     let node = &cluster.nodes()[0];
-    let before = state(cluster, node);
+    let before = Snapshot::of(cluster, node);
     let directory = tempfile::tempdir_in(scratch()).unwrap();
     let mut agent = Process::spawn("the agent", command, &directory.path().join("log")).unwrap();
     let status: ExitStatus = agent.wait(LIMIT).unwrap();
     let said = agent.log();
     assert_eq!(status.code(), Some(1), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    let after = state(cluster, node);
-    for (before, after) in before.lines().zip(after.lines()) {
-        assert_eq!(before, after, "the node has changed; the agent said: {said}");
-    }
-    assert_eq!(before, after, "something came or went at the end");
+    before.assert_same(&Snapshot::of(cluster, node), &said);
     said.trim_end().to_owned()
-}
-
-/// Everything that an agent could change, as text. Not IPv6, which the kernel sets up in its own time.
-fn state(cluster: &Cluster, node: &Node) -> String {
-    let ip = ["-details link", "-4 address", "-4 route show table all", "-4 rule"]
-        .map(|what| node.netns().ip(what).unwrap());
-    let rules = node.netns().command("nft").args(["list", "ruleset"]).output().unwrap();
-    let settings = node.netns().run(|| {
-        ["all", "default", UNDERLAY_DEVICE].map(|device| {
-            let directory = format!("/proc/sys/net/ipv4/conf/{device}");
-            let mut names: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-            names.sort();
-            let line = |name: &Path| Some(format!("{}={}", name.display(), fs::read_to_string(name).ok()?.trim()));
-            names.iter().filter_map(|name| line(name)).collect::<Vec<_>>().join("\n")
-        })
-    });
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-    // An agent that refuses may take the empty directory away.
-    let files = fs::read_dir(node.run_dir()).into_iter().flatten().map(|entry| entry.unwrap().path());
-    let files = files.collect::<BTreeSet<_>>();
-    let leases = cluster.etcd().list("/").unwrap();
-    format!("{ip:#?}\n{rules:#?}\n{settings:#?}\n{mounts}\n{files:?}\n{leases:#?}\n").replace("\\n", "\n")
 }
 
 fn agent(cluster: &Cluster) -> Command {

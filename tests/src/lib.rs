@@ -3,6 +3,7 @@
 //! Everything here needs root and nothing here touches the machine it runs on: devices, routes and rules exist only
 //! in network namespaces without a name, files only in a `tmpfs` that one process sees. See [`sandbox`].
 
+pub mod authority;
 pub mod cluster;
 pub mod counters;
 pub mod etcd;
@@ -15,6 +16,7 @@ pub mod packets;
 pub mod process;
 pub mod programs;
 pub mod sandbox;
+pub mod snapshot;
 pub mod subnet_env;
 pub mod traffic;
 pub mod tun_peer;

@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 use tokio::sync::mpsc;
 
@@ -13,13 +14,13 @@ use crate::{
     config::AgentConfig,
     datastore::{self, Datastore},
     health::Health,
-    holder::{self, Claim, Holder},
+    holder::{self, Claim},
     lease::{self, LeaseEvent},
     link,
     listener::Listener,
     mac::Mac,
     masquerade::{RulesConfig, TrafficRules},
-    network::{Backend, NetworkConfig},
+    network::{Backend, NetworkConfig, Pool},
     node::{self, Node, Plan},
     routes::RouteTable,
     subnet_file::PreviousSubnetFile,
@@ -31,17 +32,20 @@ impl<'a> Agent<'a> {
     pub(super) async fn start(config: &'a AgentConfig, handle: &Handle, health: Health) -> Result<Self> {
         let store = datastore::open(&config.datastore)?;
         let (network, written) = network_config(&*store).await?;
-        let pool = network.ipv4.ok_or_else(|| anyhow!("network config: EnableIPv4 false: IPv4 is needed"))?;
-        let underlay = underlay::select(handle, &config.underlay).await?;
-        underlay.check_outside(pool.network())?;
+        let network_range = ipv4_pool(&network)?.network();
+        let underlay = choose_underlay(handle, config, network_range).await?;
         node::check_decap(config.decap, network.backend.encapsulation())?;
         let mtu = node::overlay_mtu(&underlay, &network.backend)?;
         let device = link::device_name(network.backend.vni());
         let adopted = link::mac_of(handle, &device).await?;
         let listener = claim_port(&network.backend, underlay.address, adopted.is_some()).await?;
         let mac = adopted.unwrap_or_else(|| Mac::random().0);
+        let settled = Settled { backend: network.backend.clone(), network: network_range, underlay, mtu, mac };
+        // Before a lease is taken that nobody would serve. The subnet plays no part in what is in the way of a device.
+        link::preview(handle, &settled.clone().plan(config, network_range).link()).await?;
 
-        let holder = acquire(&store, &network, config, &underlay, mac).await?;
+        let holder = holder::acquire(Arc::clone(&store), &network, &settled.claim(config)).await?;
+        let underlay = settled.underlay.clone();
         let subnet = holder.lease().subnet.v4;
         tracing::info!(
             %subnet, interface = underlay.name, address = %underlay.address, public_ip = %underlay.public_ip, mtu,
@@ -55,17 +59,7 @@ impl<'a> Agent<'a> {
         let (watch_events, watched) = mpsc::channel(1024);
         tokio::spawn(watch::run(Arc::clone(&store), watch_events));
 
-        let plan = Plan {
-            backend: network.backend.clone(),
-            network: pool.network(),
-            subnet,
-            underlay,
-            mac,
-            mtu,
-            decap: config.decap,
-            flow_ttl: config.flow_ttl,
-            log_drops: config.log_drops,
-        };
+        let plan = settled.plan(config, subnet);
         let node = Node::set_up(handle, &config.run_dir, plan).await?;
         let (found, endpoints) = mpsc::channel(64);
         tokio::spawn(follow_endpoints(subnet, found));
@@ -137,7 +131,7 @@ impl<'a> Agent<'a> {
 }
 
 /// The network config, and how it is written.
-async fn network_config(store: &dyn Datastore) -> Result<(NetworkConfig, Vec<u8>)> {
+pub(crate) async fn network_config(store: &dyn Datastore) -> Result<(NetworkConfig, Vec<u8>)> {
     let Some(config) = store.config().await? else {
         bail!(
             "no network config in the datastore; write one, such as {{\"Network\":\"10.1.0.0/16\"}}, with `overlay config set`"
@@ -146,9 +140,21 @@ async fn network_config(store: &dyn Datastore) -> Result<(NetworkConfig, Vec<u8>
     Ok((NetworkConfig::parse(&config.value)?, config.value))
 }
 
+/// The addresses of the overlay network, which must be IPv4's.
+pub(crate) fn ipv4_pool(network: &NetworkConfig) -> Result<Pool<Ipv4Addr>> {
+    network.ipv4.ok_or_else(|| anyhow!("network config: EnableIPv4 false: IPv4 is needed"))
+}
+
+/// The underlay interface, which must not be inside the overlay network.
+pub(crate) async fn choose_underlay(handle: &Handle, config: &AgentConfig, network: Ipv4Network) -> Result<Underlay> {
+    let underlay = underlay::select(handle, &config.underlay).await?;
+    underlay.check_outside(network)?;
+    Ok(underlay)
+}
+
 /// Makes sure that nobody else has the tunnel's port. For `udp` the socket is kept; for VXLAN the kernel's device
 /// will own the port, unless it does so already.
-async fn claim_port(backend: &Backend, address: Ipv4Addr, has_device: bool) -> Result<Option<Listener>> {
+pub(crate) async fn claim_port(backend: &Backend, address: Ipv4Addr, has_device: bool) -> Result<Option<Listener>> {
     match backend {
         Backend::Udp { port } => Ok(Some(Listener::bind(address, *port).await?)),
         Backend::Vxlan { port, .. } => {
@@ -160,23 +166,51 @@ async fn claim_port(backend: &Backend, address: Ipv4Addr, has_device: bool) -> R
     }
 }
 
-async fn acquire(
-    store: &Arc<dyn Datastore>,
-    network: &NetworkConfig,
-    config: &AgentConfig,
-    underlay: &Underlay,
-    mac: [u8; 6],
-) -> Result<Holder> {
-    let backend = match network.backend {
-        Backend::Udp { .. } => lease::Backend::Udp,
-        Backend::Vxlan { vni, .. } => lease::Backend::Vxlan { v4: Some(lease::Vtep { vni, mac: Mac(mac) }), v6: None },
-    };
-    let node = lease::Node { public_ip: underlay.public_ip, public_ipv6: None, backend };
-    let previous = PreviousSubnetFile::read(&config.subnet_file);
-    let claim = Claim {
-        previous: Previous { v4: previous.subnet, v6: previous.ipv6_subnet },
-        renew_margin: config.renew_margin,
-        ..Claim::new(node)
-    };
-    Ok(holder::acquire(Arc::clone(store), network, &claim).await?)
+/// What this node has settled on before it asks for a subnet.
+#[derive(Debug, Clone)]
+pub(crate) struct Settled {
+    /// How packets travel.
+    pub(crate) backend: Backend,
+    /// The overlay network.
+    pub(crate) network: Ipv4Network,
+    /// The underlay interface.
+    pub(crate) underlay: Underlay,
+    /// MTU of the overlay device in bytes.
+    pub(crate) mtu: u32,
+    /// MAC address of the overlay device.
+    pub(crate) mac: [u8; 6],
+}
+
+impl Settled {
+    /// Who claims a subnet, and which one this node had before.
+    pub(crate) fn claim(&self, config: &AgentConfig) -> Claim {
+        let backend = match self.backend {
+            Backend::Udp { .. } => lease::Backend::Udp,
+            Backend::Vxlan { vni, .. } => {
+                lease::Backend::Vxlan { v4: Some(lease::Vtep { vni, mac: Mac(self.mac) }), v6: None }
+            }
+        };
+        let node = lease::Node { public_ip: self.underlay.public_ip, public_ipv6: None, backend };
+        let previous = PreviousSubnetFile::read(&config.subnet_file);
+        Claim {
+            previous: Previous { v4: previous.subnet, v6: previous.ipv6_subnet },
+            renew_margin: config.renew_margin,
+            ..Claim::new(node)
+        }
+    }
+
+    /// What the overlay on this node has to be once it owns `subnet`.
+    pub(crate) fn plan(self, config: &AgentConfig, subnet: Ipv4Network) -> Plan {
+        Plan {
+            backend: self.backend,
+            network: self.network,
+            subnet,
+            underlay: self.underlay,
+            mac: self.mac,
+            mtu: self.mtu,
+            decap: config.decap,
+            flow_ttl: config.flow_ttl,
+            log_drops: config.log_drops,
+        }
+    }
 }

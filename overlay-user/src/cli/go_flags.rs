@@ -1,6 +1,6 @@
-//! Parses the command line. That of `overlay agent` is read as Go's `flag` package would read it, for flanneld's unit
-//! files are written for that: one dash or two, a value behind `=` or in the next argument whatever it looks like, and
-//! an empty value or environment variable is as good as none.
+//! Parses the command line. Those of `overlay agent` and of `overlay check`, which takes the same options, are read as
+//! Go's `flag` package would read them, for flanneld's unit files are written for that: one dash or two, a value behind `=`
+//! or in the next argument whatever it looks like, and an empty value or environment variable is as good as none.
 
 use std::{env, ffi::OsString};
 
@@ -17,10 +17,7 @@ fn try_parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap:
     let mut command = forget_empty_variables(Cli::command());
     // Only then the agent's command has all its arguments.
     command.build();
-    let arguments = match command.find_subcommand("agent") {
-        Some(agent) => rewrite(arguments, agent),
-        None => arguments.into_iter().collect(),
-    };
+    let arguments = rewrite(arguments, &command);
     Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
 }
 
@@ -33,13 +30,15 @@ fn forget_empty_variables(command: Command) -> Command {
     command.mut_args(forget).mut_subcommands(forget_empty_variables)
 }
 
-/// The arguments of `overlay agent` in the spelling that clap takes for what Go means; those of other commands as they are.
-fn rewrite(given: impl IntoIterator<Item = OsString>, agent: &Command) -> Vec<OsString> {
+/// The arguments of commands that take the agent's options in the spelling that clap takes for what Go means; those of
+/// other commands as they are.
+fn rewrite(given: impl IntoIterator<Item = OsString>, overlay: &Command) -> Vec<OsString> {
     let mut given = given.into_iter();
     let mut rewritten: Vec<OsString> = given.by_ref().take(2).collect();
-    if rewritten.get(1).is_none_or(|command| command != agent.get_name()) {
+    let named = rewritten.get(1).filter(|name| ["agent", "check"].iter().any(|takes| name == takes));
+    let Some(agent) = named.and_then(|name| overlay.find_subcommand(name)) else {
         return rewritten.into_iter().chain(given).collect();
-    }
+    };
     while let Some(word) = given.next() {
         let Some((flag, name, value)) = known_flag(&word, agent) else {
             // Whatever it is, clap has something to say about it.
@@ -174,6 +173,16 @@ mod tests {
             let variable = argument.get_env().unwrap().to_str().unwrap();
             assert!(["FLANNELD_", "OVERLAY_"].iter().any(|prefix| variable == format!("{prefix}{name}")), "{variable}");
         }
+    }
+
+    #[test]
+    fn check_takes_what_the_agent_takes() {
+        let line = ["overlay", "check", "-iface=eth1", "-ip-masq", "-public-ip=", "-o", "json"];
+        let Parsed::Check(check) = try_parse(line.map(OsString::from)).unwrap().command else { panic!("no check") };
+        assert_eq!(
+            (check.agent.iface, check.agent.ip_masq, check.output),
+            (vec!["eth1".to_owned()], true, Output::Json)
+        );
     }
 
     #[test]

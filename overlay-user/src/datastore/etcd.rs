@@ -240,6 +240,14 @@ impl Datastore for Etcd {
         Ok(Replaced::Changed(found(&response).map(|stored| self.keys.entry(&stored))))
     }
 
+    async fn may_write(&self) -> Result<(), DatastoreError> {
+        let key = self.keys.lease("");
+        // No version is below 0, so nothing is put. Rights, and room, are asked for beforehand.
+        let never = Compare::version(key.as_str(), CompareOp::Less, 0);
+        let transaction = Txn::new().when([never]).and_then([TxnOp::put(key, "", None)]);
+        self.transaction("ask for the right to write leases", transaction).await.map(drop)
+    }
+
     async fn delete(&self, key: &str, at: Revision) -> Result<bool, DatastoreError> {
         let full = self.keys.lease(key);
         let transaction = Txn::new()

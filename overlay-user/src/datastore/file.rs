@@ -24,13 +24,21 @@ use super::{
 #[derive(Debug)]
 pub(super) struct FileStore {
     directory: Arc<Directory>,
+    /// Whether the directory may be missing, as nobody has made sure that it is there.
+    may_be_missing: bool,
 }
 
 impl FileStore {
     pub(super) fn open(options: &FileOptions) -> Result<Self, DatastoreError> {
         let directory = Directory::new(options.directory.clone(), options.ttl);
         directory.prepare().map_err(|error| directory.error("create the datastore", &error))?;
-        Ok(Self { directory: Arc::new(directory) })
+        Ok(Self { directory: Arc::new(directory), may_be_missing: false })
+    }
+
+    /// The same without creating anything. A directory that is not there reads as an empty one.
+    pub(super) fn look(options: &FileOptions) -> Self {
+        let directory = Directory::new(options.directory.clone(), options.ttl);
+        Self { directory: Arc::new(directory), may_be_missing: true }
     }
 
     /// Does one piece of work on a thread that may block.
@@ -62,6 +70,10 @@ impl Datastore for FileStore {
 
     async fn snapshot(&self, scope: &Scope) -> Result<Snapshot, DatastoreError> {
         let scope = scope.clone();
+        if self.may_be_missing && !self.directory.subnets().exists() {
+            let position = Position { history: 0, term: 0, revision: 0, seen: Arc::default() };
+            return Ok(Snapshot { entries: Vec::new(), position });
+        }
         self.run("read leases", move |directory| {
             let (entries, seen) = match scope {
                 Scope::Everything => directory.list()?,
@@ -97,6 +109,10 @@ impl Datastore for FileStore {
         let (name, value) = (key.to_owned(), value.to_vec());
         let replace = move |directory: &Directory| directory.replace(&name, at, &value, lifetime);
         self.run(&format!("renew subnets/{key}"), replace).await
+    }
+
+    async fn may_write(&self) -> Result<(), DatastoreError> {
+        self.run("ask for the right to write leases", Directory::may_write).await
     }
 
     async fn delete(&self, key: &str, at: Revision) -> Result<bool, DatastoreError> {

@@ -63,6 +63,35 @@ pub async fn acquire(store: Arc<dyn Datastore>, config: &NetworkConfig, claim: &
     Err(AcquireError::Contended)
 }
 
+/// What [`acquire`] would do with the leases as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preview {
+    /// Renew this lease, which is ours.
+    Renew(SubnetKey),
+    /// Ask whether this lease, which carries our PublicIP, has a holder, and renew it or refuse to start.
+    Ask(SubnetKey),
+    /// Create this lease: the subnet that `subnet.env` remembers is free.
+    Previous(SubnetKey),
+    /// Create a lease for a subnet chosen by chance; this is one that chance may choose.
+    Chance(SubnetKey),
+}
+
+/// Says what [`acquire`] would do, and writes nothing.
+///
+/// # Errors
+/// [`AcquireError`]: why [`acquire`] would fail.
+pub async fn preview(store: &dyn Datastore, config: &NetworkConfig, claim: &Claim) -> Result<Preview, AcquireError> {
+    let snapshot = store.snapshot(&Scope::Everything).await?;
+    let attempt = Attempt { store, config, claim, leases: Leases::sort(&snapshot.entries, config, claim) };
+    let subnet = attempt.choose()?;
+    Ok(match attempt.keeps(subnet) {
+        Some((_, lease)) if attempt.must_ask(lease) => Preview::Ask(subnet),
+        Some(_) => Preview::Renew(subnet),
+        None if is_previous(claim, subnet) => Preview::Previous(subnet),
+        None => Preview::Chance(subnet),
+    })
+}
+
 /// What the listing means to us.
 struct Leases<'a> {
     /// The lease with our PublicIP, the best one if there are several.
@@ -100,19 +129,27 @@ type Taken = (SubnetKey, Revision, Lifetime);
 
 impl Attempt<'_> {
     async fn run(&self) -> Result<Option<Taken>, AcquireError> {
-        let mine = self.leases.mine.as_ref();
-        let wanted = mine.map(|(_, lease)| &lease.subnet);
-        let subnet = allocate::choose(self.config, wanted, self.claim.previous, &self.leases.others, &mut rand::rng())?;
-        match mine {
-            Some((entry, lease)) if lease.subnet == subnet => self.take_over(entry, lease).await,
-            _ => self.create(subnet).await,
+        let subnet = self.choose()?;
+        match self.keeps(subnet) {
+            Some((entry, lease)) => self.take_over(entry, lease).await,
+            None => self.create(subnet).await,
         }
+    }
+
+    fn choose(&self) -> Result<SubnetKey, NetworkFull> {
+        let wanted = self.leases.mine.as_ref().map(|(_, lease)| &lease.subnet);
+        allocate::choose(self.config, wanted, self.claim.previous, &self.leases.others, &mut rand::rng())
+    }
+
+    /// The lease with our PublicIP, if `subnet` is its subnet.
+    fn keeps(&self, subnet: SubnetKey) -> Option<&(&Entry, Lease)> {
+        self.leases.mine.as_ref().filter(|(_, lease)| lease.subnet == subnet)
     }
 
     /// Renews a lease that carries our PublicIP, unless somebody else is there to keep it.
     async fn take_over(&self, entry: &Entry, lease: &Lease) -> Result<Option<Taken>, AcquireError> {
         let mut revision = entry.revision;
-        if !self.is_known_to_be_ours(lease) && self.may_have_a_holder(lease) {
+        if self.must_ask(lease) {
             tracing::info!(subnet = %lease.subnet, public_ip = %lease.node.public_ip, "our PublicIP has a lease that we do not know: asking its holder");
             match ask::ask(self.store, entry, self.claim.answer_wait).await? {
                 Answer::Silence(asked) => revision = asked,
@@ -146,6 +183,11 @@ impl Attempt<'_> {
         let deleted = self.store.delete(&entry.key, entry.revision).await?;
         tracing::info!(lease = entry.key, deleted, "our old lease no longer fits the network config");
         Ok(())
+    }
+
+    /// Whether somebody else may be there to keep a lease with our PublicIP.
+    fn must_ask(&self, lease: &Lease) -> bool {
+        !self.is_known_to_be_ours(lease) && self.may_have_a_holder(lease)
     }
 
     fn is_known_to_be_ours(&self, lease: &Lease) -> bool {

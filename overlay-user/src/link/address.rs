@@ -42,13 +42,22 @@ pub(super) async fn assign(handle: &Handle, config: &LinkConfig, ifindex: u32) -
     add.await.map_err(netlink(format!("add address {address}/32 to {name}")))
 }
 
+/// Refuses a route of the overlay network to another device.
+pub(super) async fn refuse(handle: &Handle, config: &LinkConfig, links: &[LinkMessage]) -> Result<(), LinkError> {
+    let (own_name, network) = (config.name(), config.network);
+    let holder = |route: &RouteMessage| {
+        let oif = oif(route).filter(|_| destination(route) == Some(network))?;
+        let holder = links.iter().find(|link| link.header.index == oif).map_or("another device", name);
+        (holder != own_name).then(|| holder.to_owned())
+    };
+    match main_routes(handle).await?.iter().find_map(holder) {
+        Some(holder) => Err(LinkError::RouteTaken { network, name: own_name, holder }),
+        None => Ok(()),
+    }
+}
+
 /// Routes the overlay network to the device, and nothing else.
-pub(super) async fn route(
-    handle: &Handle,
-    config: &LinkConfig,
-    ifindex: u32,
-    links: &[LinkMessage],
-) -> Result<(), LinkError> {
+pub(super) async fn route(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<(), LinkError> {
     let own_name = config.name();
     let network = config.network;
     for route in main_routes(handle).await? {
@@ -56,10 +65,6 @@ pub(super) async fn route(
             (Some(other), Some(oif)) if oif == ifindex && other != network => {
                 let action = format!("remove route {other} dev {own_name}");
                 handle.route().del(route).execute().await.map_err(netlink(action))?;
-            }
-            (Some(same), Some(oif)) if same == network && oif != ifindex => {
-                let holder = links.iter().find(|link| link.header.index == oif).map_or("another device", name);
-                return Err(LinkError::RouteTaken { network, name: own_name, holder: holder.to_owned() });
             }
             _ => {}
         }

@@ -29,14 +29,17 @@ impl std::fmt::Debug for Tap {
     }
 }
 
+/// Refuses a device `name` that cannot be our TAP.
+pub(super) fn refuse(name: &str, before: &[LinkMessage]) -> Result<(), LinkError> {
+    match by_name(before, name) {
+        Some(link) if kind(link) != Some(&InfoKind::Tun) => Err(foreign(link)),
+        _ => Ok(()),
+    }
+}
+
 /// Opens the persistent TAP device `name`, creating it when it is not there.
 pub(super) async fn open(handle: &Handle, name: &str, before: &[LinkMessage]) -> Result<Device, LinkError> {
     let existing = by_name(before, name);
-    if let Some(link) = existing
-        && kind(link) != Some(&InfoKind::Tun)
-    {
-        return Err(foreign(link));
-    }
     let failed = |source: io::Error| match (source.raw_os_error().map(Errno::from_raw), existing) {
         (Some(Errno::EBUSY), _) => LinkError::Busy(name.to_owned()),
         // A TUN device, or one with other queues than ours.

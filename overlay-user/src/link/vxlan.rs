@@ -21,7 +21,21 @@ pub struct VxlanConfig {
     pub underlay_ifindex: u32,
 }
 
-/// Creates the VXLAN device, or adopts one of the right shape.
+/// Refuses what stands in the way of the VXLAN device `own_name`.
+pub(super) fn refuse(own_name: &str, wanted: &VxlanConfig, before: &[LinkMessage]) -> Result<(), LinkError> {
+    match by_name(before, own_name) {
+        Some(link) if kind(link) != Some(&InfoKind::Vxlan) => return Err(foreign(link)),
+        Some(link) if has_shape(link, wanted) => return Ok(()),
+        _ => {}
+    }
+    if let Some(holder) = before.iter().find(|link| name(link) != own_name && clashes(link, wanted)) {
+        let VxlanConfig { vni, port, .. } = *wanted;
+        return Err(LinkError::VniTaken { name: own_name.to_owned(), holder: name(holder).to_owned(), vni, port });
+    }
+    Ok(())
+}
+
+/// Creates the VXLAN device, or adopts one of the right shape. Nothing is in its way: see [`refuse`].
 pub(super) async fn create(
     handle: &Handle,
     config: &LinkConfig,
@@ -31,9 +45,6 @@ pub(super) async fn create(
     let own_name = config.name();
     let mut keep_mac = None;
     if let Some(link) = by_name(before, &own_name) {
-        if kind(link) != Some(&InfoKind::Vxlan) {
-            return Err(foreign(link));
-        }
         let mac = mac(link);
         if has_shape(link, wanted) {
             return Ok(Device { ifindex: link.header.index, mac, created: false, tap: None });
@@ -41,10 +52,6 @@ pub(super) async fn create(
         tracing::info!(device = own_name, "replaced, as it has another shape than the configuration");
         keep_mac = mac;
         delete(handle, &own_name, link.header.index).await?;
-    }
-    if let Some(holder) = before.iter().find(|link| name(link) != own_name && clashes(link, wanted)) {
-        let VxlanConfig { vni, port, .. } = *wanted;
-        return Err(LinkError::VniTaken { name: own_name, holder: name(holder).to_owned(), vni, port });
     }
     add(handle, &own_name, wanted).await?;
     let after = links(handle).await?;

@@ -79,7 +79,8 @@ async fn inspect(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<O
         return Ok(None);
     }
     let device = Device { ifindex, mac: mac(link), created: false, tap: None };
-    configure(handle, config, &device, &links).await?;
+    address::refuse(handle, config, &links).await?;
+    configure(handle, config, &device).await?;
     Ok(Some(LinkEvent::Repaired))
 }
 

@@ -8,7 +8,7 @@ use std::fs;
 use ipnetwork::Ipv4Network;
 
 use super::iptables::{Hook, Kind, Placement};
-use super::{RulesError, iptables, nat, native};
+use super::{IptablesRules, RulesError, iptables, nat, native};
 
 /// Overlay traffic that is to be accepted.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,19 @@ pub(super) async fn ensure(name: &str, accepted: Option<Accepted>) -> Result<boo
         };
     }
     Ok(changed)
+}
+
+/// The table `filter` of each implementation that is in use.
+pub(super) async fn filter_rules() -> Result<IptablesRules, RulesError> {
+    let [filter, _] = &HOOKS;
+    let list = async |kind, in_use| match iptables::find(kind).await.filter(|_| in_use) {
+        Some(program) => iptables::list(program, filter.table).await.map(Some),
+        None => Ok(None),
+    };
+    let legacy = list(Kind::Legacy, legacy_has(filter.table)).await?;
+    let nft_has = nat::list_with(&["list", "table", "ip", filter.table]).await?.is_some();
+    let nft = list(Kind::Nft, nft_has).await?;
+    Ok(IptablesRules { legacy, nft })
 }
 
 /// Whether iptables' legacy implementation has a table of ours to care for, in this network namespace.

@@ -55,6 +55,12 @@ pub(super) async fn find(kind: Kind) -> Option<&'static str> {
     None
 }
 
+/// What the program prints of `table` with `-S`.
+pub(super) async fn list(program: &str, table: &str) -> Result<String, RulesError> {
+    // Waits for the lock of another iptables that is at work.
+    run(program, &["-w", "5", "-t", table, "-S"], "").await
+}
+
 /// Makes our chain have `rules` and be called, or be gone when there are none. Says whether anything had to be done.
 pub(super) async fn ensure(
     program: &str,
@@ -62,8 +68,7 @@ pub(super) async fn ensure(
     chain: &str,
     rules: Option<&[String]>,
 ) -> Result<bool, RulesError> {
-    // Waits for the lock of another iptables that is at work.
-    let listing = run(program, &["-w", "5", "-t", hook.table, "-S"], "").await?;
+    let listing = list(program, hook.table).await?;
     let Some(script) = plan(&listing, hook, chain, rules) else { return Ok(false) };
     run(&format!("{program}-restore"), &["-w", "5", "--noflush"], &script).await?;
     Ok(true)

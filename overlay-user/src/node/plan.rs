@@ -13,7 +13,7 @@ use crate::{
     link::{LinkConfig, LinkKind, VxlanConfig},
     loader::Constants,
     network::Backend,
-    underlay::Underlay,
+    underlay::{Underlay, UnderlayError},
 };
 
 /// What the overlay on this node has to be, as config, datastore and interfaces say.
@@ -40,12 +40,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub(super) const fn constants(&self) -> Constants {
+    pub(crate) const fn constants(&self) -> Constants {
         let encapsulation = self.backend.encapsulation();
         Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops }
     }
 
-    pub(super) fn link(&self) -> LinkConfig {
+    pub(crate) fn link(&self) -> LinkConfig {
         let kind = match self.backend {
             Backend::Udp { .. } => LinkKind::Udp,
             Backend::Vxlan { vni, port, .. } => LinkKind::Vxlan(VxlanConfig {
@@ -78,13 +78,17 @@ impl Plan {
 /// The overlay's MTU in bytes: what encap leaves of the backend's MTU or, if it has none, of the underlay's.
 ///
 /// # Errors
-/// When too little is left.
+/// When too little is left, or the backend's is more than the underlay's: the kernel makes no such device.
 pub fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
     let configured = match backend {
-        Backend::Vxlan { mtu, .. } => *mtu,
+        Backend::Vxlan { mtu, .. } => mtu.map(u32::from),
         Backend::Udp { .. } => None,
     };
-    let underlay = Underlay { mtu: configured.map_or(underlay.mtu, u32::from), ..underlay.clone() };
+    if let Some(configured) = configured.filter(|&configured| configured > underlay.mtu) {
+        let (name, mtu) = (underlay.name.clone(), underlay.mtu);
+        return Err(UnderlayError::MtuBelowConfigured { name, mtu, configured }.into());
+    }
+    let underlay = Underlay { mtu: configured.unwrap_or(underlay.mtu), ..underlay.clone() };
     Ok(underlay.overlay_mtu(backend.encapsulation().overhead())?)
 }
 

@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::datastore::{DatastoreError, Entry, Lifetime, Replaced, Revision, Versioned};
 use crate::json::shortened;
+use crate::place::could_write_in;
 
 /// How long a writer waits for its turn. Others hold the lock for one write.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -175,6 +176,11 @@ impl Directory {
             }
             found => Ok(Replaced::Changed(found)),
         }
+    }
+
+    /// Refuses a directory that could not be written in. One that is not there yet is made by [`prepare`](Self::prepare).
+    pub(super) fn may_write(&self) -> io::Result<()> {
+        could_write_in(&self.subnets())
     }
 
     pub(super) fn delete(&self, name: &str, at: Revision) -> io::Result<bool> {

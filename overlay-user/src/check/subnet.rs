@@ -1,0 +1,40 @@
+//! Which subnet the agent would take. Nothing is written.
+
+use ipnetwork::Ipv4Network;
+
+use super::Finding;
+use crate::{
+    datastore::Datastore,
+    holder::{self, Claim, Preview},
+    network::NetworkConfig,
+};
+
+const CHECK: &str = "subnet";
+
+/// The finding, and the subnet, unless chance decides.
+pub(super) async fn check(
+    store: &dyn Datastore,
+    network: &NetworkConfig,
+    claim: &Claim,
+) -> (Finding, Option<Ipv4Network>) {
+    let public_ip = claim.node.public_ip;
+    match holder::preview(store, network, claim).await {
+        Ok(Preview::Renew(key)) => {
+            (Finding::green(CHECK, format!("{}: our lease, to be renewed", key.v4)), Some(key.v4))
+        }
+        Ok(Preview::Previous(key)) => {
+            (Finding::green(CHECK, format!("{}: had before, by subnet.env, and free", key.v4)), Some(key.v4))
+        }
+        Ok(Preview::Chance(key)) => (Finding::green(CHECK, format!("a free one by chance, such as {}", key.v4)), None),
+        Ok(Preview::Ask(key)) => {
+            let found =
+                format!("{}: leased for {public_ip}, which may be this node or another with its address", key.v4);
+            let advice = "none if no other node has this address: the agent asks, and refuses only if one answers";
+            (Finding::yellow(CHECK, found, advice), Some(key.v4))
+        }
+        Err(error) => {
+            let advice = "release leases of nodes that are gone (`overlay lease list`), or enlarge the network";
+            (Finding::refused(CHECK, error, advice), None)
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Kernel parameters: those that the agent sets, and those of others that are in its way.
+
+use super::Finding;
+use crate::sysctl::{Sysctl, SysctlError};
+
+/// Containers are reached by forwarding: the agent switches it on.
+pub(super) fn forwarding() -> Finding {
+    const CHECK: &str = "ip-forward";
+    match Sysctl::ipv4("ip_forward").would_set("1") {
+        Ok(false) => Finding::green(CHECK, "on"),
+        Ok(true) => Finding::green(CHECK, "off; the agent switches it on"),
+        Err(error) => Finding::refused(
+            CHECK,
+            error,
+            "set net.ipv4.ip_forward to 1 before the agent starts, or let it write /proc/sys",
+        ),
+    }
+}
+
+/// Strict checking of sources drops what comes in by another interface than the answer would leave by. The agent sets
+/// the overlay device to loose; the underlay interface is its owner's.
+pub(super) fn rp_filter(underlay: &str) -> Finding {
+    const CHECK: &str = "rp-filter";
+    let read = |device: &str| -> Result<u8, SysctlError> {
+        Ok(Sysctl::ipv4_conf(device, "rp_filter").get()?.parse().unwrap_or_default())
+    };
+    match (read("all"), read(underlay)) {
+        (Ok(all), Ok(own)) if all.max(own) == 1 => Finding::yellow(
+            CHECK,
+            format!(
+                "strict on {underlay} (all {all}, {underlay} {own}): meets what our programs leave to the kernel, as fragments"
+            ),
+            format!(
+                "none if other nodes' packets come and go by {underlay}; else set net.ipv4.conf.{underlay}.rp_filter to 2"
+            ),
+        ),
+        (Ok(all), Ok(own)) => {
+            Finding::green(CHECK, format!("all {all}, {underlay} {own}; the overlay device gets 2, loose"))
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            Finding::yellow(CHECK, format!("{:#}", anyhow::Error::from(error)), "see whether /proc/sys is mounted")
+        }
+    }
+}
+
+/// What the fast path needs of conntrack, if it is loaded.
+pub(super) fn conntrack(fast_path: bool) -> Finding {
+    const CHECK: &str = "conntrack";
+    let liberal = Sysctl::netfilter("nf_conntrack_tcp_be_liberal");
+    match (liberal.exists(), fast_path) {
+        (false, _) => Finding::green(CHECK, "not in use, or not in this kernel: no rule depends on it"),
+        (true, false) => Finding::green(CHECK, "in this kernel; without the fast path it is left as it is"),
+        (true, true) => match liberal.would_set("1") {
+            Ok(false) => Finding::green(CHECK, "nf_conntrack_tcp_be_liberal is 1, as the fast path needs it"),
+            Ok(true) => {
+                Finding::green(CHECK, "nf_conntrack_tcp_be_liberal is 0; the agent sets it to 1 for the fast path")
+            }
+            Err(error) => Finding::yellow(
+                CHECK,
+                format!("{:#}", anyhow::Error::from(error)),
+                "set it to 1 from outside: rules that drop what conntrack calls invalid would drop flows of the fast path",
+            ),
+        },
+    }
+}
