@@ -63,7 +63,8 @@ const _: () = assert!(size_of::<LocalNode>() == 44 && align_of::<LocalNode>() ==
 
 impl LocalNode {
     /// Describes a node whose VTEP is `vtep` and that owns `subnet` of `network`, both given as network address
-    /// and prefix length in bits. `overlay` is index and MTU, in bytes, of the overlay device.
+    /// and prefix length in bits. `overlay` is the index of the overlay device
+    /// and the MTU, in bytes, of the fast path.
     #[must_use]
     pub const fn new(
         vtep: &Vtep,
@@ -103,7 +104,8 @@ impl LocalNode {
         }
     }
 
-    /// The overlay MTU in bytes.
+    /// The largest packet in bytes that the fast path carries: the overlay MTU, unless a bridge on the way to a container
+    /// has a smaller one.
     #[must_use]
     #[inline(always)]
     pub const fn mtu(&self) -> u16 {

@@ -1,17 +1,21 @@
 //! The node agent: joins datastore, interfaces and data path, and stays until it is told to go.
 
+mod device;
 mod network;
 mod signals;
 mod start;
+mod underlay;
+
+use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, bail};
 use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 use sd_notify::NotifyState;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use self::signals::Signals;
 pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
+use self::{device::Device, signals::Signals};
 use crate::{
     backoff::Backoff,
     config::AgentConfig,
@@ -20,10 +24,10 @@ use crate::{
     holder::HoldEvent,
     network::NetworkConfig,
     node::{self, Node},
-    routes::RouteTable,
+    routes::{RouteChange, RouteTable},
     rundir::RunDir,
     subnet_file::SubnetFile,
-    underlay::{self, UnderlayEvent},
+    underlay::{UnderlayEvent, Watch as UnderlayWatch},
     watch::WatchEvent,
 };
 
@@ -97,6 +101,9 @@ struct Agent<'a> {
     /// The network config last judged, in force or not, so that none is reported twice.
     judged: Option<Vec<u8>>,
     underlay: mpsc::Receiver<UnderlayEvent>,
+    /// The PublicIP that our lease is to carry.
+    public_ip: watch::Sender<Ipv4Addr>,
+    device: Device,
     endpoints: mpsc::Receiver<Endpoints>,
     health: Health,
 }
@@ -113,6 +120,7 @@ impl Agent<'_> {
                         tracing::warn!(error = format!("{error:#}"), "underlay interface not followed");
                     }
                 }
+                event = self.device.next() => self.on_device(event).await,
                 Some(found) = self.endpoints.recv() => self.node.follow_endpoints(found),
                 () = self.node.attachment_due() => self.node.attach_next(),
             }
@@ -122,17 +130,22 @@ impl Agent<'_> {
     async fn on_watch(&mut self, event: WatchEvent) {
         match event {
             WatchEvent::Lease(event) => {
-                for change in self.table.apply(event) {
-                    if let Err(error) = self.node.change_route(change).await {
-                        tracing::warn!(error = format!("{error:#}"), ?change, "route not changed");
-                    }
-                }
+                let changes = self.table.apply(event);
+                self.change_routes(changes).await;
             }
             WatchEvent::Config(config) => self.on_config(config.map(|config| config.value)).await,
             // Each one was reported, with the reason.
             WatchEvent::BadKeys(count) => tracing::debug!(count, "keys or values are no leases"),
             WatchEvent::Silent(error) => tracing::warn!(%error, "datastore is silent; routes stay as they are"),
             WatchEvent::Answers => tracing::info!("datastore answers again"),
+        }
+    }
+
+    async fn change_routes(&mut self, changes: Vec<RouteChange>) {
+        for change in changes {
+            if let Err(error) = self.node.change_route(change).await {
+                tracing::warn!(error = format!("{error:#}"), ?change, "route not changed");
+            }
         }
     }
 
@@ -170,40 +183,6 @@ impl Agent<'_> {
         }
     }
 
-    async fn on_underlay(&mut self, event: UnderlayEvent) -> Result<()> {
-        match event {
-            UnderlayEvent::MtuChanged(underlay_mtu) => {
-                let mtu = self.node.follow_mtu(underlay_mtu).await?;
-                tracing::info!(underlay_mtu, mtu, "MTU followed; running containers keep theirs");
-                self.write_subnet_file()?;
-            }
-            UnderlayEvent::Back(underlay) => {
-                tracing::info!(interface = underlay.name, "underlay interface is back");
-                self.node.follow_underlay(underlay)?;
-                self.node.reconcile(self.table.routes()).await?;
-                self.health.underlay(None);
-            }
-            UnderlayEvent::Gone => {
-                tracing::warn!("underlay interface is gone; nothing is forwarded until it is back");
-                self.health.underlay(Some("gone"));
-            }
-            UnderlayEvent::Down => {
-                tracing::warn!("underlay interface is down");
-                self.health.underlay(Some("down"));
-            }
-            UnderlayEvent::Up => {
-                tracing::info!("underlay interface is up");
-                self.health.underlay(None);
-            }
-            UnderlayEvent::AddressChanged(address) => {
-                tracing::warn!(%address, "underlay address changed; restart the agent to publish it");
-            }
-            // The kernel resolves neighbours for each packet: there is nothing of ours to refresh.
-            UnderlayEvent::MacChanged(_) | UnderlayEvent::RoutesChanged => {}
-        }
-        Ok(())
-    }
-
     fn write_subnet_file(&self) -> Result<()> {
         let plan = self.node.plan();
         let file = SubnetFile {
@@ -232,7 +211,7 @@ async fn follow_endpoints(subnet: Ipv4Network, found: mpsc::Sender<Endpoints>) {
 }
 
 /// Passes on what happens to the underlay interface. A task of its own, so that waiting for another try holds nobody up.
-async fn follow_underlay(mut watch: underlay::Watch, events: mpsc::Sender<UnderlayEvent>) {
+async fn follow_underlay(mut watch: UnderlayWatch, events: mpsc::Sender<UnderlayEvent>) {
     let mut backoff = Backoff::default();
     loop {
         match watch.next().await {

@@ -1,6 +1,8 @@
 //! The command line as clap sees it; nothing else.
 
+mod cni_name;
 mod datastore;
+mod docker_opts;
 mod flanneld;
 mod go_flags;
 
@@ -13,6 +15,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::BoolishValue
 
 pub use self::{
     datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorArgs},
+    docker_opts::DockerOptsArgs,
     flanneld::FlanneldArgs,
     go_flags::parse,
 };
@@ -61,6 +64,10 @@ pub enum Command {
     /// List, reserve or release subnets in the datastore
     #[command(subcommand)]
     Lease(LeaseCommand),
+    /// Print options for Docker's daemon by a node's subnet.env, as flannel's mk-docker-opts.sh makes them
+    DockerOpts(DockerOptsArgs),
+    /// Answer a container runtime as a CNI plugin: the request is in the environment and on standard input
+    Cni,
     /// Take away everything that agents have left on this node
     Teardown(RunDirArgs),
 }

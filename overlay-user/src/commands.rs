@@ -1,19 +1,19 @@
 //! What the short commands do: ask, print, done. Each takes its part of the command line.
 
 use std::{
-    fs,
+    env, fs,
     io::{self, Read as _, Write as _},
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
     admin::{self, Ours},
-    check,
-    cli::{CheckArgs, ConfigCommand, LeaseCommand, MapCommand, OperatorArgs, Output},
+    atomic_file, check,
+    cli::{CheckArgs, ConfigCommand, DockerOptsArgs, LeaseCommand, MapCommand, OperatorArgs, Output},
     datastore::{self, Datastore, DatastoreConfig},
-    map_dump, maps,
+    docker_opts, map_dump, maps,
     network::{ConfigChange, MAX_CONFIG, NetworkConfig},
     rundir::RunDir,
 };
@@ -101,6 +101,34 @@ pub async fn check(args: CheckArgs) -> Result<ExitCode> {
         Output::Json => print(&serde_json::to_string_pretty(&report)?)?,
     }
     Ok(if report.can_run { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `overlay docker-opts`.
+///
+/// # Errors
+/// When `subnet.env` cannot be read or says what Docker cannot be told, the options cannot be written, or packets for the
+/// subnet would leave the node.
+pub async fn docker_opts(args: DockerOptsArgs) -> Result<()> {
+    let path = args.subnet_file.clone();
+    let subnet_env = fs::read_to_string(&path)
+        .map_err(|error| anyhow!("read {}: {error}; the agent writes it when it is ready", path.display()))?;
+    let output = args.output.clone();
+    // What is no text cannot be one of ours.
+    let environment =
+        env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let text = docker_opts::docker_opts(&subnet_env, environment, &args.into())
+        .with_context(|| format!("make options for Docker by {}", path.display()))?;
+    match &output {
+        Some(output) => {
+            atomic_file::replace(output, &text).with_context(|| format!("write {}", output.display()))?;
+        }
+        None if text.is_empty() => {}
+        None => print(text.trim_end())?,
+    }
+    if let Some((subnet, gateway)) = docker_opts::routed_away(&subnet_env).await? {
+        bail!("Docker would not get packets for {subnet}: this node routes them via {gateway}; remove that route");
+    }
+    Ok(())
 }
 
 fn open(operator: OperatorArgs) -> Result<(std::sync::Arc<dyn Datastore>, RunDir)> {

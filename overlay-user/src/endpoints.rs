@@ -59,6 +59,8 @@ pub struct Endpoints {
     pub containers: BTreeMap<u32, Container>,
     /// Addresses of our subnet that the node itself has: the bridge's, the overlay device's.
     pub node: BTreeSet<Ipv4Addr>,
+    /// The smallest MTU, in bytes, of the containers' bridges and of the veths on the node's side; none without containers.
+    pub mtu: Option<u32>,
 }
 
 /// The containers could not be read or watched.

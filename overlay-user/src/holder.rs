@@ -26,6 +26,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
+
 pub use self::acquire::{AcquireError, Preview, acquire, preview};
 use crate::allocate::Previous;
 use crate::datastore::{Datastore, Lifetime, Revision};
@@ -94,6 +96,8 @@ pub struct Holder {
     lifetime: Lifetime,
     expires: Option<SystemTime>,
     renew_margin: Duration,
+    /// The PublicIP that the lease is to carry.
+    public_ip: watch::Sender<Ipv4Addr>,
 }
 
 impl Holder {
@@ -101,6 +105,13 @@ impl Holder {
     #[must_use]
     pub const fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// Where to say that this node has another PublicIP. [`keep`](Self::keep) then writes it into the lease, in place: this
+    /// node keeps its subnet.
+    #[must_use]
+    pub fn public_ip(&self) -> watch::Sender<Ipv4Addr> {
+        self.public_ip.clone()
     }
 
     /// When it expires if nobody renews it; `None` for a reservation.

@@ -8,9 +8,11 @@
 pub mod admin;
 pub mod agent;
 pub mod allocate;
+pub mod atomic_file;
 pub mod backoff;
 pub mod check;
 pub mod cli;
+pub mod cni;
 pub mod commands;
 pub mod config;
 pub mod conntrack;

@@ -39,7 +39,7 @@ use message::{by_name, data, foreign, kind, mac, name};
 
 pub use error::LinkError;
 pub use tap::Tap;
-pub use vxlan::VxlanConfig;
+pub use vxlan::{VxlanConfig, set_local};
 pub use watch::{LinkEvent, LinkWatch};
 
 /// What all overlay devices' names begin with; a number follows.
@@ -199,11 +199,14 @@ pub async fn mac_of(handle: &Handle, name: &str) -> Result<Option<[u8; 6]>, Link
 /// # Errors
 /// [`LinkError::Netlink`].
 pub async fn list(handle: &Handle) -> Result<Vec<String>, LinkError> {
-    let ours = |link: &&LinkMessage| {
-        name(link).strip_prefix(NAME_PREFIX).is_some_and(|number| number.parse::<u32>().is_ok())
-            && matches!(kind(link), Some(InfoKind::Tun | InfoKind::Vxlan))
-    };
-    Ok(links(handle).await?.iter().filter(ours).map(|link| name(link).to_owned()).collect())
+    let links = links(handle).await?;
+    Ok(links.iter().filter(|link| is_overlay_device(link)).map(|link| name(link).to_owned()).collect())
+}
+
+/// Whether `link` is an overlay device, by name and kind.
+pub(crate) fn is_overlay_device(link: &LinkMessage) -> bool {
+    name(link).strip_prefix(NAME_PREFIX).is_some_and(|number| number.parse::<u32>().is_ok())
+        && matches!(kind(link), Some(InfoKind::Tun | InfoKind::Vxlan))
 }
 
 /// Gives the overlay device `ifindex` another MTU, in bytes.

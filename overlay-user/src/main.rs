@@ -9,7 +9,7 @@ use anyhow::Result;
 use overlay_user::{
     agent,
     cli::{self, Cli, Command},
-    commands,
+    cni, commands,
     rundir::RunDir,
 };
 use tokio::task::LocalSet;
@@ -37,11 +37,13 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Agent(args) => agent::run((*args).try_into()?).await,
+        Command::Cni => Ok(cni::run()?),
         Command::Teardown(args) => agent::teardown(&RunDir::new(&args.run_dir)).await,
         Command::Map(command) => commands::map(command),
         Command::Config(command) => commands::config(command).await,
         Command::Lease(command) => commands::lease(command).await,
         Command::Check(args) => return commands::check(*args).await,
+        Command::DockerOpts(args) => commands::docker_opts(args).await,
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -2,12 +2,13 @@
 //! goes, taken away by [`take_down`].
 
 mod containers;
+mod follow;
+mod fragments;
 mod plan;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    path::Path,
 };
 
 use anyhow::{Context as _, Result};
@@ -15,8 +16,8 @@ use ipnetwork::Ipv4Network;
 use overlay_common::{Encapsulation, Route};
 use rtnetlink::Handle;
 
-use self::containers::Containers;
 pub use self::plan::{Plan, check_decap, overlay_mtu};
+use self::{containers::Containers, fragments::Fragments};
 
 use crate::{
     cli::Decap,
@@ -24,26 +25,28 @@ use crate::{
     direct::DirectRoutes,
     endpoints::Endpoints,
     link::{self, OverlayLink},
-    listener::{Listener, Sources},
     loader::{Interface, Programs},
-    maps::{LocalNodeMap, Routes},
+    maps::{LocalNodeMap, MapsError, Routes},
     masquerade,
-    network::Backend,
     routes::RouteChange,
     rundir::RunDir,
-    underlay::Underlay,
 };
 
 /// The overlay on this node.
 pub struct Node {
     plan: Plan,
     handle: Handle,
+    run_dir: RunDir,
     link: OverlayLink,
     programs: Programs,
     routes: Routes,
     direct: DirectRoutes,
     local: LocalNodeMap,
     containers: Containers,
+    /// With `udp` encapsulation, once they are served.
+    fragments: Option<Fragments>,
+    /// The smallest MTU on the way to a container.
+    containers_mtu: Option<u32>,
     /// Whether our subnet is ours to forward for.
     claimed: bool,
 }
@@ -64,11 +67,25 @@ impl Node {
             tokio::spawn(programs.pass_on_log()?);
         }
         let mut local = LocalNodeMap::open(&run_dir.maps())?;
-        local.set(plan.local_node(plan.subnet.ip(), link.ifindex))?;
+        local.set(plan.local_node(plan.subnet.ip(), link.ifindex, plan.mtu))?;
         let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
         let direct = plan.direct_routes(handle);
         let containers = Containers::open(run_dir, &programs, plan.flow_ttl != 0)?;
-        Ok(Self { plan, handle: handle.clone(), link, programs, routes, direct, local, containers, claimed: true })
+        let handle = handle.clone();
+        Ok(Self {
+            plan,
+            handle,
+            run_dir: run_dir.clone(),
+            link,
+            programs,
+            routes,
+            direct,
+            local,
+            containers,
+            fragments: None,
+            containers_mtu: None,
+            claimed: true,
+        })
     }
 
     /// Attaches the programs; packets flow from here on. Programs of an earlier agent are replaced in their place.
@@ -132,9 +149,24 @@ impl Node {
     pub fn follow_endpoints(&mut self, found: Endpoints) {
         if self.plan.flow_ttl != 0 {
             // Not once for all: conntrack may be loaded later, by the first rule that asks for it.
-            conntrack_for_fast_path();
+            self.conntrack_for_fast_path();
+        }
+        if self.containers_mtu != found.mtu {
+            self.containers_mtu = found.mtu;
+            if let Err(error) = self.tell_programs() {
+                tracing::warn!(%error, "MTU of the containers' bridge not followed");
+            }
         }
         self.containers.follow(&self.programs, found);
+    }
+
+    /// Without it TCP still flows, unless a rule drops what conntrack calls invalid: no reason to give up.
+    fn conntrack_for_fast_path(&self) {
+        match conntrack::tolerate_gaps(&self.run_dir) {
+            Ok(true) => tracing::info!("nf_conntrack_tcp_be_liberal set for the fast path"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "conntrack may call TCP packets of the fast path invalid"),
+        }
     }
 
     /// Waits until a program is to be attached to a container's interface.
@@ -153,77 +185,22 @@ impl Node {
     /// When the kernel refuses.
     pub fn claim_subnet(&mut self, claim: bool) -> Result<()> {
         self.claimed = claim;
+        Ok(self.tell_programs()?)
+    }
+
+    /// Tells the programs what this node is now.
+    fn tell_programs(&mut self) -> Result<(), MapsError> {
         // No address lies in a subnet that begins at 0.0.0.0, as long as it is not ours.
-        let subnet = if claim { self.plan.subnet.ip() } else { Ipv4Addr::UNSPECIFIED };
-        Ok(self.local.set(self.plan.local_node(subnet, self.link.ifindex))?)
-    }
-
-    /// Gives the overlay device the MTU that fits another MTU of the underlay. Returns it, in bytes.
-    ///
-    /// # Errors
-    /// When it is too small, or the kernel refuses.
-    pub async fn follow_mtu(&mut self, underlay_mtu: u32) -> Result<u32> {
-        self.plan.underlay.mtu = underlay_mtu;
-        self.plan.mtu = overlay_mtu(&self.plan.underlay, &self.plan.backend)?;
-        link::set_mtu(&self.handle, self.link.ifindex, self.plan.mtu).await?;
-        // The programs go by it, too.
-        self.claim_subnet(self.claimed)?;
-        Ok(self.plan.mtu)
-    }
-
-    /// Works by another backend config, which differs from the one in force in the MTU and in nothing that packets show.
-    ///
-    /// # Errors
-    /// When the MTU is too small, or the kernel refuses.
-    pub async fn follow_backend(&mut self, backend: Backend) -> Result<()> {
-        overlay_mtu(&self.plan.underlay, &backend)?;
-        self.plan.backend = backend;
-        self.follow_mtu(self.plan.underlay.mtu).await.map(drop)
-    }
-
-    /// Attaches to the underlay interface after it has come back. Plain routes have gone with the old one: see
-    /// [`reconcile`](Self::reconcile).
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn follow_underlay(&mut self, underlay: Underlay) -> Result<()> {
-        self.plan.underlay = underlay;
-        self.direct = self.plan.direct_routes(&self.handle);
-        self.claim_subnet(self.claimed)?;
-        self.attach()
+        let subnet = if self.claimed { self.plan.subnet.ip() } else { Ipv4Addr::UNSPECIFIED };
+        // Past a bridge, a packet that is too large for it is the kernel's to refuse or to cut up.
+        let fast_mtu = self.containers_mtu.map_or(self.plan.mtu, |mtu| mtu.min(self.plan.mtu));
+        self.local.set(self.plan.local_node(subnet, self.link.ifindex, fast_mtu))
     }
 
     /// What the overlay on this node is.
     #[must_use]
     pub const fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// Takes in what the kernel has to reassemble (`udp` encapsulation), on `listener`, until the process ends.
-    pub fn serve_fragments(&mut self, listener: Listener, maps: &Path) -> Result<()> {
-        let Some(tap) = self.link.tap.take() else { return Ok(()) };
-        let sources = MapSources { routes: Routes::open(maps, self.plan.subnet.prefix())?, subnet: self.plan.subnet };
-        let mac = self.link.mac;
-        tokio::spawn(async move {
-            let outcome = listener
-                .run(&tap, mac, &sources, |received| {
-                    tracing::debug!(accepted = received.accepted, refused = received.refused, "reassembled packets");
-                })
-                .await;
-            if let Err(error) = outcome {
-                tracing::warn!(%error, "fragmented outer packets no longer come in");
-            }
-        });
-        Ok(())
-    }
-}
-
-/// Without it TCP still flows, unless a rule drops what conntrack calls invalid: no reason to give up.
-fn conntrack_for_fast_path() {
-    match conntrack::tolerate_gaps() {
-        Ok(true) => tracing::info!("nf_conntrack_tcp_be_liberal set for the fast path"),
-        Ok(false) => {}
-        Err(error) => tracing::warn!(%error, "conntrack may call TCP packets of the fast path invalid"),
     }
 }
 
@@ -232,13 +209,17 @@ fn conntrack_for_fast_path() {
 /// # Errors
 /// When the kernel refuses.
 pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
-    let device = run_dir.device();
+    let (device, conntrack) = (run_dir.device(), run_dir.conntrack());
     remove_direct_routes(handle, run_dir).await?;
     // Pins before the device: programs detach, so that the device does not drop packets with them half gone.
     run_dir.remove()?;
     if let Some(device) = device {
         masquerade::remove(&device).await.with_context(|| format!("remove the netfilter rules of {device}"))?;
         link::remove(handle, &device).await.with_context(|| format!("remove device {device}"))?;
+    }
+    // When no flow is on the fast path any more.
+    if let Some(before) = conntrack {
+        conntrack::put_back(&before)?;
     }
     Ok(())
 }
@@ -252,20 +233,4 @@ async fn remove_direct_routes(handle: &Handle, run_dir: &RunDir) -> Result<()> {
     }
     let direct = DirectRoutes::new(handle.clone(), Ipv4Network::new(address, prefix)?, local.underlay_ifindex, true);
     Ok(direct.remove_all_but(&BTreeSet::new()).await?)
-}
-
-/// The check of reassembled packets, by the routes in the maps.
-struct MapSources {
-    routes: Routes,
-    subnet: Ipv4Network,
-}
-
-impl Sources for MapSources {
-    fn accepts(&self, node: Ipv4Addr, inner_source: Ipv4Addr) -> bool {
-        self.routes.owns(node, inner_source).unwrap_or(false)
-    }
-
-    fn is_ours(&self, inner_destination: Ipv4Addr) -> bool {
-        self.subnet.contains(inner_destination)
-    }
 }

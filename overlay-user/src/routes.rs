@@ -69,6 +69,8 @@ pub struct RouteTable {
     pool: Option<Pool<Ipv4Addr>>,
     backend: network::Backend,
     public_ip: Ipv4Addr,
+    /// Our PublicIP before the last change: our own lease may still carry it.
+    former_ip: Option<Ipv4Addr>,
     subnet: Ipv4Network,
     leases: BTreeMap<SubnetKey, Lease>,
     routes: BTreeMap<Ipv4Network, Route>,
@@ -83,6 +85,7 @@ impl RouteTable {
             pool: config.ipv4,
             backend: config.backend.clone(),
             public_ip,
+            former_ip: None,
             subnet,
             leases: BTreeMap::new(),
             routes: BTreeMap::new(),
@@ -109,6 +112,13 @@ impl RouteTable {
             }
             LeaseEvent::Reset(leases) => self.reset(leases),
         }
+    }
+
+    /// Takes note that this node has another PublicIP from now on, and returns what the data path must be told.
+    pub fn move_to(&mut self, public_ip: Ipv4Addr) -> Vec<RouteChange> {
+        self.former_ip = Some(std::mem::replace(&mut self.public_ip, public_ip));
+        let leases = self.leases.values().cloned().collect();
+        self.reset(leases)
     }
 
     /// All routes.
@@ -179,7 +189,8 @@ impl RouteTable {
     }
 
     fn is_ours(&self, lease: &Lease) -> bool {
-        lease.subnet.v4 == self.subnet && lease.node.public_ip == self.public_ip
+        let public_ip = lease.node.public_ip;
+        lease.subnet.v4 == self.subnet && (public_ip == self.public_ip || Some(public_ip) == self.former_ip)
     }
 
     fn route(&self, lease: &Lease) -> Result<Route, Skip> {

@@ -3,6 +3,7 @@
 //! ```text
 //! RUNDIR/agent.lock          held by the one agent of this node; its pid is inside
 //! RUNDIR/device              the name of the overlay device
+//! RUNDIR/conntrack           what nf_conntrack_tcp_be_liberal was before the agent set it
 //! RUNDIR/bpf/                a bpffs, mounted here unless the directory is on one already
 //! RUNDIR/bpf/v1/maps/NAME    the maps that programs and agent share
 //! RUNDIR/bpf/v1/links/PROGRAM-IFINDEX   attached programs
@@ -30,10 +31,10 @@ const LAYOUT: &str = "v1";
 /// What can go wrong with the run directory.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
-    /// A directory could not be made.
-    #[error("create directory {path}: {source}; choose another with --run-dir")]
+    /// A directory or a file could not be made.
+    #[error("create {path}: {source}; choose another with --run-dir")]
     Create {
-        /// The directory.
+        /// The directory or file.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -185,7 +186,7 @@ impl RunDir {
         let bpf = self.bpf();
         ignore_missing(fs::remove_dir_all(bpf.join(LAYOUT)))
             .map_err(|source| RunDirError::Remove { path: bpf.join(LAYOUT), source })?;
-        for path in [self.lock_file(), self.device_file()] {
+        for path in [self.lock_file(), self.device_file(), self.conntrack_file()] {
             ignore_missing(fs::remove_file(&path)).map_err(|source| RunDirError::Remove { path, source })?;
         }
         match umount2(&bpf, MntFlags::empty()) {
@@ -227,6 +228,21 @@ impl RunDir {
         fs::read_to_string(self.device_file()).ok()
     }
 
+    /// Notes the value of `nf_conntrack_tcp_be_liberal`, before it is changed: teardown puts it back.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn record_conntrack(&self, value: &str) -> Result<(), RunDirError> {
+        let path = self.conntrack_file();
+        fs::write(&path, value).map_err(|source| RunDirError::Create { path, source })
+    }
+
+    /// The value of `nf_conntrack_tcp_be_liberal` to put back, if one was noted.
+    #[must_use]
+    pub fn conntrack(&self) -> Option<String> {
+        fs::read_to_string(self.conntrack_file()).ok()
+    }
+
     /// Where the maps are pinned.
     #[must_use]
     pub fn maps(&self) -> PathBuf {
@@ -253,6 +269,10 @@ impl RunDir {
 
     fn device_file(&self) -> PathBuf {
         self.path.join("device")
+    }
+
+    fn conntrack_file(&self) -> PathBuf {
+        self.path.join("conntrack")
     }
 
     fn bpf(&self) -> PathBuf {

@@ -1,13 +1,13 @@
 //! `subnet.env`: what Docker's start-up scripts and the CNI plugin read, and what a restarted agent reads back.
 
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
+
+use crate::atomic_file;
 
 /// What `subnet.env` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,15 +51,54 @@ pub struct SubnetFileError {
     pub source: io::Error,
 }
 
+/// `subnet.env` does not say what a reader needs.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadSubnetFileError {
+    /// No agent has written it yet.
+    #[error("no subnet file {} yet: is the agent running, and does it reach its datastore?", .path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It could not be read.
+    #[error("read subnet file {}: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It lacks a value, or has one that makes no sense.
+    #[error("subnet file {} has no valid {key}; restart the agent, which writes it", .path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The first such key.
+        key: &'static str,
+    },
+}
+
 impl SubnetFile {
+    /// Reads what an agent has written; the subnet as a network (host bits cleared).
+    ///
+    /// # Errors
+    /// [`ReadSubnetFileError`], also when only a part is missing: whoever configures containers needs all of it.
+    pub fn read(path: &Path) -> Result<Self, ReadSubnetFileError> {
+        let text = fs::read_to_string(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => ReadSubnetFileError::Missing { path: path.to_owned() },
+            _ => ReadSubnetFileError::Unreadable { path: path.to_owned(), source },
+        })?;
+        PreviousSubnetFile::parse(&text)
+            .try_into()
+            .map_err(|key| ReadSubnetFileError::Invalid { path: path.to_owned(), key })
+    }
+
     /// The file's text, line for line as flannel writes it: `FLANNEL_SUBNET` is the first usable address.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let first = Ipv4Addr::from(u32::from(self.subnet.network()).wrapping_add(1));
-        let mut text =
-            format!("FLANNEL_NETWORK={}\nFLANNEL_SUBNET={first}/{}\n", masked(self.network), self.subnet.prefix());
-        if let Some((network, subnet)) = self.ipv6 {
-            let first = Ipv6Addr::from(u128::from(subnet.network()).wrapping_add(1));
+        let (network, gateway) = (masked(self.network), self.gateway());
+        let mut text = format!("FLANNEL_NETWORK={network}\nFLANNEL_SUBNET={gateway}/{}\n", self.subnet.prefix());
+        if let Some(((network, subnet), first)) = self.ipv6.zip(self.ipv6_gateway()) {
             // Writing into a String cannot fail.
             let _ok = writeln!(text, "FLANNEL_IPV6_NETWORK={}/{}", network.network(), network.prefix());
             let _ok = writeln!(text, "FLANNEL_IPV6_SUBNET={first}/{}", subnet.prefix());
@@ -68,34 +107,56 @@ impl SubnetFile {
         text
     }
 
-    /// Writes the file: who reads it sees the old or the new text, and the new one survives a power cut.
-    ///
-    /// The file gets mode 0644 and a missing directory 0755, whatever the umask is.
+    /// The first usable address of the subnet, this node's on the containers' side.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        u32::from(self.subnet.network()).wrapping_add(1).into()
+    }
+
+    /// The same of the IPv6 subnet, in a dual-stack cluster.
+    #[must_use]
+    pub fn ipv6_gateway(&self) -> Option<Ipv6Addr> {
+        self.ipv6.map(|(_, subnet)| u128::from(subnet.network()).wrapping_add(1).into())
+    }
+
+    /// Writes the file, as a whole.
     ///
     /// # Errors
     /// [`SubnetFileError`]; the old file is then still there.
     pub fn write(&self, path: &Path) -> Result<(), SubnetFileError> {
         let fail = |source| SubnetFileError { path: path.to_owned(), source };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(fail)?;
-        let mut name = path.file_name().ok_or_else(|| fail(io::ErrorKind::IsADirectory.into()))?.to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = directory.join(name);
-        write_and_rename(&temporary, path, directory, self.to_text().as_bytes()).map_err(|source| {
-            // The first error is the one to report; the temporary file may not even exist.
-            fs::remove_file(&temporary).ok();
-            fail(source)
-        })
+        atomic_file::replace(path, &self.to_text()).map_err(fail)
     }
 }
 
-fn write_and_rename(temporary: &Path, path: &Path, directory: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = File::create(temporary)?;
-    file.set_permissions(Permissions::from_mode(0o644))?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
-    File::open(directory)?.sync_all()
+/// The variables that `text` sets, line by line as a shell would take them, without quotes around their values; a later
+/// one replaces an earlier one of the same name. What sets none is skipped.
+pub fn variables(text: &str) -> impl DoubleEndedIterator<Item = (&str, &str)> {
+    text.lines().filter_map(|line| {
+        let line = line.trim();
+        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
+        Some((name.trim(), value.trim().trim_matches(['"', '\''])))
+    })
+}
+
+impl TryFrom<PreviousSubnetFile> for SubnetFile {
+    type Error = &'static str;
+
+    /// The whole of it, or the first key that is missing.
+    fn try_from(read: PreviousSubnetFile) -> Result<Self, Self::Error> {
+        Ok(Self {
+            network: read.network.ok_or("FLANNEL_NETWORK")?,
+            subnet: read.subnet.ok_or("FLANNEL_SUBNET")?,
+            ipv6: match (read.ipv6_network, read.ipv6_subnet) {
+                (Some(network), Some(subnet)) => Some((network, subnet)),
+                (None, None) => None,
+                (None, Some(_)) => return Err("FLANNEL_IPV6_NETWORK"),
+                (Some(_), None) => return Err("FLANNEL_IPV6_SUBNET"),
+            },
+            mtu: read.mtu.ok_or("FLANNEL_MTU")?,
+            ip_masq: read.ip_masq.ok_or("FLANNEL_IPMASQ")?,
+        })
+    }
 }
 
 impl PreviousSubnetFile {
@@ -117,11 +178,8 @@ impl PreviousSubnetFile {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut file = Self::default();
-        for line in text.lines() {
-            let line = line.trim();
-            let Some((key, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else { continue };
-            let value = value.trim().trim_matches(['"', '\'']);
-            match key.trim() {
+        for (name, value) in variables(text) {
+            match name {
                 "FLANNEL_NETWORK" => file.network = value.parse().ok().map(masked),
                 "FLANNEL_SUBNET" => file.subnet = value.parse().ok().map(masked),
                 "FLANNEL_IPV6_NETWORK" => file.ipv6_network = value.parse().ok().map(masked6),
@@ -146,6 +204,8 @@ fn masked6(network: Ipv6Network) -> Ipv6Network {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn file() -> SubnetFile {
@@ -224,6 +284,25 @@ mod tests {
             ..PreviousSubnetFile::default()
         };
         assert_eq!(PreviousSubnetFile::parse(text), expected);
+    }
+
+    #[test]
+    fn a_reader_that_needs_all_of_it_gets_all_or_the_key_that_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("subnet.env");
+        assert!(matches!(SubnetFile::read(&path), Err(ReadSubnetFileError::Missing { .. })));
+        assert!(matches!(SubnetFile::read(directory.path()), Err(ReadSubnetFileError::Unreadable { .. })));
+        let ipv6 = Some(("fd00:1::/48".parse().unwrap(), "fd00:1:0:15::/64".parse().unwrap()));
+        for file in [file(), SubnetFile { ipv6, ..file() }] {
+            file.write(&path).unwrap();
+            assert_eq!(SubnetFile::read(&path).unwrap(), file);
+            for line in file.to_text().lines() {
+                let missing = line.split('=').next().unwrap();
+                fs::write(&path, file.to_text().replace(line, "")).unwrap();
+                let error = SubnetFile::read(&path).unwrap_err();
+                assert!(error.to_string().contains(missing), "{missing}: {error}");
+            }
+        }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! [`read`] asks the kernel what there is, [`choose`] decides (pure), [`Watch`] reports what changes afterwards.
 //! Bonds, VLAN devices and bridges are as good an underlay as a NIC; what cannot be one is a loopback interface, an
-//! interface that is administratively down, one without an Ethernet address or one without an IPv4 address.
+//! interface that is administratively down, one without an Ethernet address or one without an IPv4 address, an overlay
+//! device, and whatever has an address inside the overlay network.
 
 mod choose;
 mod read;
+mod state;
 mod watch;
 
 use std::io;
@@ -16,7 +18,7 @@ use regex::Regex;
 
 pub use choose::choose;
 pub use read::{read, select};
-pub use watch::{UnderlayEvent, Watch};
+pub use watch::{ADDRESS_GRACE, UnderlayEvent, Watch};
 
 /// The smallest MTU an overlay device may get: what every IPv4 host must be able to take in (RFC 791).
 pub const MIN_OVERLAY_MTU: u32 = 576;
@@ -36,6 +38,8 @@ pub struct Underlay {
     pub mtu: u32,
     /// The address that other nodes reach this one at; differs from `address` behind a NAT.
     pub public_ip: Ipv4Addr,
+    /// All IPv4 addresses of the interface.
+    pub addresses: Vec<Ipv4Addr>,
 }
 
 /// What the operator said about the underlay interface. Nothing said: the interface of the default route.
@@ -64,6 +68,8 @@ pub struct Interface {
     pub mac: Option<[u8; 6]>,
     /// Whether it is a loopback interface.
     pub loopback: bool,
+    /// Whether it is an overlay device, of this network or another.
+    pub overlay: bool,
     /// Whether it is administratively up. An interface without carrier may be up: its cable can come back.
     pub up: bool,
     /// Whether it has carrier.
@@ -130,6 +136,9 @@ pub enum UnderlayError {
     /// The interface is a loopback interface.
     #[error("use {0} as underlay: it is a loopback interface, other nodes cannot reach it; name another with --iface")]
     Loopback(String),
+    /// The interface is an overlay device.
+    #[error("use {0} as underlay: it is an overlay device itself; name another interface with --iface")]
+    Overlay(String),
     /// The interface is administratively down.
     #[error("use {0} as underlay: it is down; run `ip link set {0} up` or name another with --iface")]
     Down(String),
@@ -144,8 +153,8 @@ pub enum UnderlayError {
     AllRefused(Vec<UnderlayError>),
     /// The underlay address would be routed into the overlay.
     #[error(
-        "use {name} as underlay: its address {address} lies inside the overlay network {network}; \
-         choose another interface with --iface or another Network"
+        "use {name} as underlay: its address {address} lies inside the overlay network {network}, \
+         as the containers' do; choose another interface with --iface or another Network"
     )]
     InsideNetwork {
         /// The interface.
@@ -191,12 +200,14 @@ pub enum UnderlayError {
 }
 
 impl Underlay {
-    /// Refuses an underlay whose address would itself be routed into the overlay network.
+    /// Refuses an underlay whose address would itself be routed into the overlay network, and a bridge that has an address
+    /// there as well, since the overlay's own containers are connected to it.
     ///
     /// # Errors
     /// [`UnderlayError::InsideNetwork`].
     pub fn check_outside(&self, network: Ipv4Network) -> Result<(), UnderlayError> {
-        match [self.address, self.public_ip].into_iter().find(|&address| network.contains(address)) {
+        let mut addresses = [self.address, self.public_ip].into_iter().chain(self.addresses.iter().copied());
+        match addresses.find(|&address| network.contains(address)) {
             Some(address) => Err(UnderlayError::InsideNetwork { name: self.name.clone(), address, network }),
             None => Ok(()),
         }

@@ -38,31 +38,31 @@ on_both!(
     keeping_ends_when_nobody_listens,
 );
 
-fn claim(node: Node) -> Claim {
+pub(crate) fn claim(node: Node) -> Claim {
     Claim { answer_wait: PATIENCE, ..Claim::new(node) }
 }
 
-async fn take(store: &Arc<dyn Datastore>, claim: &Claim) -> Holder {
+pub(crate) async fn take(store: &Arc<dyn Datastore>, claim: &Claim) -> Holder {
     acquire(Arc::clone(store), &network(), claim).await.expect("take a subnet")
 }
 
-fn key(lease: &Lease) -> String {
+pub(crate) fn key(lease: &Lease) -> String {
     lease.subnet.to_string()
 }
 
-fn keep(holder: Holder) -> (mpsc::Receiver<HoldEvent>, JoinHandle<()>) {
+pub(crate) fn keep(holder: Holder) -> (mpsc::Receiver<HoldEvent>, JoinHandle<()>) {
     let (sender, events) = mpsc::channel(16);
     (events, tokio::spawn(holder.keep(sender)))
 }
 
-async fn held(events: &mut mpsc::Receiver<HoldEvent>) -> Lease {
+pub(crate) async fn held(events: &mut mpsc::Receiver<HoldEvent>) -> Lease {
     match next(events).await {
         HoldEvent::Held { lease, .. } => lease,
         other => panic!("not held: {other:?}"),
     }
 }
 
-async fn overwrite(store: &Arc<dyn Datastore>, key: &str, value: &[u8]) {
+pub(crate) async fn overwrite(store: &Arc<dyn Datastore>, key: &str, value: &[u8]) {
     loop {
         let entry = lease(store, key).await.expect("the lease is there");
         if let Replaced::Yes(_) = store.replace(key, entry.revision, value, Lifetime::Ttl).await.unwrap() {

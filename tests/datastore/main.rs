@@ -9,6 +9,8 @@ mod ground;
 #[cfg(test)]
 mod holding;
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod operating;
 #[cfg(test)]
 mod outage;

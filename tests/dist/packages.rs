@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{Read, Write},
     net::TcpStream,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -183,11 +183,6 @@ fn upgrade(machine: &Machine) {
 
 /// The drop-in, before a dockerd that only writes down how it was started.
 fn start_docker(machine: &Machine, subnet: &SubnetEnv) {
-    if machine.shell("overlay docker-opts --help").is_err() {
-        // Not by `println!`, which the test harness keeps to itself.
-        writeln!(io::stdout(), "dist: NOT RUN, the drop-in for Docker: `overlay docker-opts` is not there").unwrap();
-        return;
-    }
     machine.write("/usr/local/bin/dockerd", "#!/bin/sh\necho \"$@\" > /run/dockerd\nexec sleep infinity\n").unwrap();
     let unit = "[Service]\nEnvironment=DOCKER_OPTS=--debug\nExecStart=/usr/bin/dockerd -H fd:// $DOCKER_OPTS\n";
     machine.write("/etc/systemd/system/docker.service", unit).unwrap();

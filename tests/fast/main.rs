@@ -4,6 +4,8 @@
 //! netfilter has seen.
 
 #[cfg(test)]
+mod conntrack;
+#[cfg(test)]
 mod engaged;
 #[cfg(test)]
 mod ground;

@@ -106,6 +106,34 @@ fn the_acceptance_follows_docker_when_that_starts_later() {
     });
 }
 
+#[test]
+fn the_acceptance_comes_back_when_others_flush_theirs() {
+    let site = Site::new();
+    site.iptables("iptables-nft", &DOCKER);
+    let config = RulesConfig { forward: true, ..config() };
+    site.node.run(async |_| {
+        let mut rules = TrafficRules::new(config);
+        rules.ensure().await.unwrap();
+        let expected = listing(&site, "iptables-nft");
+        let vandalism = async {
+            for flushed in ["-D FORWARD -j OVERLAY-FORWARD-1", "-F OVERLAY-FORWARD-1", "-t raw -F OVERLAY-PREROUTING-1"]
+            {
+                site.iptables("iptables-nft", &[flushed]);
+                let deadline = tokio::time::Instant::now() + PATIENCE;
+                while listing(&site, "iptables-nft") != expected {
+                    assert!(tokio::time::Instant::now() < deadline, "{flushed}: {}", listing(&site, "iptables-nft"));
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            stopped = rules.keep() => panic!("{stopped:?}"),
+            () = vandalism => {}
+        }
+    });
+}
+
 /// The part of the test below that runs as a process of its own, in a namespace and with a PATH that has only `nft`.
 #[test]
 fn child_without_iptables() {

@@ -5,7 +5,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use overlay_tests::process::{wait_for, wait_until};
-use overlay_user::link::{LinkConfig, LinkError, LinkEvent, LinkKind, LinkWatch, OverlayLink, list, remove, set_up};
+use overlay_user::link::{
+    LinkConfig, LinkError, LinkEvent, LinkKind, LinkWatch, OverlayLink, list, remove, set_mtu, set_up,
+};
 use tokio::time::timeout;
 
 use crate::node::{Node, VXLAN_PORT, udp, vxlan};
@@ -22,8 +24,8 @@ fn create(node: &Node, config: &LinkConfig) -> Result<OverlayLink, LinkError> {
 }
 
 /// One configuration for each kind of device.
-fn kinds(node: &Node) -> [LinkConfig; 2] {
-    [udp(), vxlan(node)]
+fn kinds() -> [LinkConfig; 2] {
+    [udp(), vxlan()]
 }
 
 #[test]
@@ -31,7 +33,7 @@ fn a_fresh_device_has_address_route_and_parameters() {
     let node = Node::new();
     node.netns.sysctl("net.ipv4.ip_forward", "0").unwrap();
     node.netns.sysctl("net.ipv4.conf.all.rp_filter", "1").unwrap();
-    for config in kinds(&node) {
+    for config in kinds() {
         let link = create(&node, &config).unwrap();
         let name = &link.name;
         assert!(!link.adopted);
@@ -62,7 +64,7 @@ fn a_fresh_device_has_address_route_and_parameters() {
 #[test]
 fn setting_up_again_changes_nothing_and_keeps_the_mac() {
     let node = Node::new();
-    for config in kinds(&node) {
+    for config in kinds() {
         let first = create(&node, &config).unwrap();
         let (ifindex, mac) = (first.ifindex, first.mac);
         let has_carrier = || node.netns.ip(&format!("link show {}", config.name())).unwrap().contains("LOWER_UP");
@@ -83,7 +85,7 @@ fn setting_up_again_changes_nothing_and_keeps_the_mac() {
 fn removing_leaves_nothing() {
     let node = Node::new();
     let before = node.state();
-    for config in kinds(&node) {
+    for config in kinds() {
         let link = create(&node, &config).unwrap();
         let name = config.name();
         assert_eq!(node.run(async |handle| list(handle).await).unwrap(), std::slice::from_ref(&name));
@@ -116,7 +118,7 @@ fn a_second_agent_is_refused_while_the_first_has_the_tap() {
 #[test]
 fn another_subnet_or_network_replaces_address_and_route_of_an_adopted_device() {
     let node = Node::new();
-    for config in kinds(&node) {
+    for config in kinds() {
         drop(create(&node, &config).unwrap());
         let moved = LinkConfig {
             network: "10.2.0.0/16".parse().unwrap(),
@@ -136,7 +138,7 @@ fn another_subnet_or_network_replaces_address_and_route_of_an_adopted_device() {
 #[test]
 fn a_vxlan_device_of_another_shape_is_replaced_and_its_mac_kept() {
     let node = Node::new();
-    let config = vxlan(&node);
+    let config = vxlan();
     let first = create(&node, &config).unwrap();
     let LinkKind::Vxlan(mut shape) = config.kind.clone() else { unreachable!("vxlan() makes a VXLAN device") };
     shape.port = 4789;
@@ -153,10 +155,10 @@ fn devices_that_are_not_ours_are_refused_and_left_alone() {
     let cases: [(&str, LinkConfig, Expected); 4] = [
         (
             "link add flannel.1 type vxlan id 1 dstport 8472 local 192.168.50.1 dev eth0 nolearning",
-            vxlan(&node),
+            vxlan(),
             |error| matches!(error, LinkError::VniTaken { holder, .. } if holder == "flannel.1"),
         ),
-        ("link add overlay.1 type bridge", vxlan(&node), |error| matches!(error, LinkError::Foreign { .. })),
+        ("link add overlay.1 type bridge", vxlan(), |error| matches!(error, LinkError::Foreign { .. })),
         ("link add overlay.0 type bridge", udp(), |error| matches!(error, LinkError::Foreign { .. })),
         ("tuntap add dev overlay.0 mode tun", udp(), |error| matches!(error, LinkError::Foreign { .. })),
     ];
@@ -176,14 +178,14 @@ fn a_failure_half_way_undoes_what_was_created() {
     let node = Node::new();
     let holder = node.netns.run(|| UdpSocket::bind(("0.0.0.0", VXLAN_PORT))).unwrap();
     let before = node.state();
-    let refused = create(&node, &vxlan(&node)).unwrap_err();
+    let refused = create(&node, &vxlan()).unwrap_err();
     assert!(matches!(refused, LinkError::PortInUse { port: VXLAN_PORT, .. }), "{refused}");
     assert_eq!(node.state(), before);
     drop(holder);
 
     node.netns.ip("route add 10.1.0.0/16 via 192.168.50.2").unwrap();
     let before = node.state();
-    for config in kinds(&node) {
+    for config in kinds() {
         let refused = create(&node, &config).unwrap_err();
         assert!(matches!(&refused, LinkError::RouteTaken { holder, .. } if holder == "eth0"), "{refused}");
         assert_eq!(node.state(), before);
@@ -193,7 +195,7 @@ fn a_failure_half_way_undoes_what_was_created() {
 #[test]
 fn damage_to_the_device_is_repaired_and_its_loss_reported() {
     let node = Node::new();
-    for config in kinds(&node) {
+    for config in kinds() {
         let name = config.name();
         node.run(async |handle| {
             let link = set_up(handle, &config).await.unwrap();
@@ -214,7 +216,8 @@ fn damage_to_the_device_is_repaired_and_its_loss_reported() {
                     assert_eq!(event.unwrap(), LinkEvent::Repaired, "{damage}");
                 }
             }
-            watch.set_mtu(handle, 1200).await.unwrap();
+            set_mtu(handle, link.ifindex, 1200).await.unwrap();
+            watch.expect_mtu(1200);
             node.netns.ip(&format!("link del {name}")).unwrap();
             while timeout(PATIENCE, watch.next()).await.expect("the loss is noticed").unwrap() != LinkEvent::Gone {}
         });
@@ -232,7 +235,7 @@ fn a_fresh_device_sends_nothing_by_itself() {
     while sent_from(&socket, deadline).is_none_or(|ifindex| ifindex != loud) {
         assert!(Instant::now() < deadline, "the capture sees nothing at all");
     }
-    let links = kinds(&node).map(|mut config| {
+    let links = kinds().map(|mut config| {
         // Both at once: they need different networks.
         if matches!(config.kind, LinkKind::Udp) {
             config.network = "10.2.0.0/16".parse().unwrap();

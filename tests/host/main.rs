@@ -1,7 +1,10 @@
-//! What the agent does on a node around the programs: underlay, overlay device, listener, rules.
+//! What the agent does on a node around the programs: underlay, overlay device, listener, rules,
+//! options for Docker.
 //!
 //! Each test has network namespaces of its own.
 
+#[cfg(test)]
+mod docker_opts;
 #[cfg(test)]
 mod endpoints;
 #[cfg(test)]

@@ -75,6 +75,8 @@ fn what_the_kernel_says_of_an_interface_decides_whether_it_will_do() {
         let choice = iface(name);
         node.run(async |handle| select(handle, &choice).await).unwrap_err()
     };
+    node.netns.ip("link add overlay.7 type vxlan id 7 dstport 4789").unwrap();
+    assert!(matches!(refusal("overlay.7"), UnderlayError::Overlay(_)));
     assert!(matches!(refusal("lo"), UnderlayError::Loopback(_)));
     assert!(matches!(refusal("bare0"), UnderlayError::NoAddress(_)));
     assert!(matches!(refusal("down0"), UnderlayError::Down(_)));
@@ -87,20 +89,17 @@ fn what_the_kernel_says_of_an_interface_decides_whether_it_will_do() {
 #[test]
 fn changes_of_the_interface_are_reported_as_they_happen() {
     let node = Node::new();
-    node.netns.ip("address add 192.168.50.77/24 dev eth0").unwrap();
-    node.netns.sysctl("net.ipv4.conf.eth0.promote_secondaries", "1").unwrap();
     node.run(async |handle| {
         let chosen = select(handle, &UnderlayChoice::default()).await.unwrap();
-        let mut watch = Watch::new(chosen).unwrap();
-        let address = Ipv4Addr::new(192, 168, 50, 77);
+        let mut watch = Watch::new(chosen, None).unwrap();
         let steps = [
             ("link set eth0 mtu 1400", UnderlayEvent::MtuChanged(1400)),
             ("link set eth0 address 02:00:00:00:00:77", UnderlayEvent::MacChanged([2, 0, 0, 0, 0, 0x77])),
             ("route add 203.0.113.0/24 via 192.168.50.2", UnderlayEvent::RoutesChanged),
-            ("address del 192.168.50.1/24 dev eth0", UnderlayEvent::AddressChanged(address)),
             ("link set eth0 down", UnderlayEvent::Down),
-            ("link set eth0 up", UnderlayEvent::Up),
-            ("link del eth0", UnderlayEvent::Gone),
+            ("link set eth0 name uplink0", UnderlayEvent::Renamed("uplink0".to_owned())),
+            ("link set uplink0 up", UnderlayEvent::Up),
+            ("link del uplink0", UnderlayEvent::Gone),
         ];
         for (step, expected) in steps {
             node.netns.ip(step).unwrap();
@@ -118,7 +117,7 @@ fn giving_up_a_wait_half_way_loses_nothing() {
     let node = Node::new();
     node.run(async |handle| {
         let chosen = select(handle, &UnderlayChoice::default()).await.unwrap();
-        let mut watch = Watch::new(chosen).unwrap();
+        let mut watch = Watch::new(chosen, None).unwrap();
         for mtu in [1400, 1300, 1200] {
             node.netns.ip(&format!("link set eth0 mtu {mtu}")).unwrap();
             // As in a `select!` whose other branches are ready again and again.

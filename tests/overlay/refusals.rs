@@ -9,6 +9,7 @@ use std::{
 
 use overlay_tests::{
     cluster::{Cluster, Settings},
+    netns::Netns,
     node::UNDERLAY_DEVICE,
     process::Process,
     sandbox::{isolated, scratch},
@@ -91,6 +92,23 @@ fn a_network_that_the_underlay_is_in() {
         let cluster = one_node();
         cluster.write_config(r#"{"Network":"192.168.0.0/16"}"#).unwrap();
         assert_names(&refusal(&cluster, agent(&cluster)), &["192.168.0.0/16", "192.168.50.1"]);
+    });
+}
+
+#[test]
+fn an_underlay_that_is_the_containers_bridge() {
+    isolated(|| {
+        let cluster = one_node();
+        cluster.write_config(r#"{"Network":"10.1.0.0/16"}"#).unwrap();
+        let node = cluster.nodes()[0].netns();
+        // A veth, since a bridge has timers that show in its state.
+        let peer = Netns::new().unwrap();
+        node.veth("docker0", &peer, "eth0", 1500).unwrap();
+        // Of two addresses, the one that the choice would take lies outside.
+        node.ip("address add 172.17.0.1/16 dev docker0").unwrap();
+        node.ip("address add 10.1.15.1/24 dev docker0").unwrap();
+        let said = refusal(&cluster, agent_with(&cluster, "docker0", &cluster.etcd().endpoint()));
+        assert_names(&said, &["docker0", "10.1.15.1", "10.1.0.0/16", "--iface"]);
     });
 }
 

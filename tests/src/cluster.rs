@@ -156,16 +156,37 @@ impl Cluster {
     ///
     /// When any of it fails: with the end of the log of whoever failed.
     pub fn start(settings: &Settings) -> Result<Self> {
-        let mut cluster = Self::new(settings)?;
-        cluster.write_config(&settings.network_config())?;
-        cluster.nodes.iter_mut().try_for_each(Node::start_agent)?;
+        let mut cluster = Self::without_containers(settings)?;
         for node in &mut cluster.nodes {
-            node.wait_ready()?;
             node.add_container()?;
         }
-        cluster.wait_converged()?;
         cluster.nodes.iter().try_for_each(Node::wait_container)?;
         Ok(cluster)
+    }
+
+    /// The same without containers, for those who bring their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn without_containers(settings: &Settings) -> Result<Self> {
+        let mut cluster = Self::new(settings)?;
+        cluster.bring_up(&settings.network_config())?;
+        Ok(cluster)
+    }
+
+    /// Brings up what [`new`](Self::new) has made, with the network config `config`.
+    ///
+    /// # Errors
+    ///
+    /// When any of it fails: with the end of the log of whoever failed.
+    pub fn bring_up(&mut self, config: &str) -> Result<()> {
+        self.write_config(config)?;
+        self.nodes.iter_mut().try_for_each(Node::start_agent)?;
+        for node in &mut self.nodes {
+            node.wait_ready()?;
+        }
+        self.wait_converged()
     }
 
     /// Writes the network config.

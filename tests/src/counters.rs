@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use overlay_common::{Endpoint, Flow, FlowKey, Reason, Route, Traffic};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use overlay_common::{Endpoint, Flow, FlowKey, LocalNode, Reason, Route, Traffic};
 
 /// Where the agent pins its maps, below its run directory.
 const MAPS: &str = "bpf/v1/maps";
@@ -59,6 +59,16 @@ impl Counters {
             }
         }
         Ok(drops)
+    }
+
+    /// This node as the programs see it.
+    ///
+    /// # Errors
+    ///
+    /// When the map is not there or not of the form in the contract.
+    pub fn local_node(&self) -> Result<LocalNode> {
+        let map: Array<_, LocalNode> = self.open("LOCAL_NODE")?;
+        map.get(&0, 0).context("read LOCAL_NODE")
     }
 
     /// The routes, by the network address of the remote subnet.

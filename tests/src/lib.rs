@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod cluster;
 pub mod counters;
+pub mod docker;
 pub mod etcd;
 pub mod model;
 pub mod netns;

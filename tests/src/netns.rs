@@ -48,6 +48,16 @@ impl Netns {
         Ok(netns)
     }
 
+    /// The namespace that somebody else has made, by the path of its file, such as `/proc/1/ns/net`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("hold the network namespace {}", path.display()))?;
+        Ok(Self { fd: Arc::new(file.into()) })
+    }
+
     /// Runs `task` on a thread inside the namespace and waits for it.
     ///
     /// Sockets opened there belong to the namespace wherever they are used afterwards. Processes should rather be

@@ -132,6 +132,11 @@ impl Node {
         command
     }
 
+    /// What follows `overlay agent`, to give this node others than the rest.
+    pub fn agent_arguments_mut(&mut self) -> &mut Vec<String> {
+        &mut self.agent.arguments
+    }
+
     /// Starts the agent without waiting for anything. It ends with the calling thread.
     ///
     /// # Errors
@@ -220,13 +225,22 @@ impl Node {
     ///
     /// When no container was added yet.
     pub fn wait_container(&self) -> Result<()> {
-        let known = || Ok(self.knows_container()?.then_some(()));
-        wait_for(&format!("{} to know its container", self.name), LIMIT, known)
+        self.wait_endpoint(self.container().address)
     }
 
-    fn knows_container(&self) -> Result<bool> {
+    /// Waits until the agent knows whose `address` is and has attached all its programs to that container.
+    ///
+    /// # Errors
+    ///
+    /// When that takes too long, or the maps cannot be read.
+    pub fn wait_endpoint(&self, address: Ipv4Addr) -> Result<()> {
+        let known = || Ok(self.knows(address)?.then_some(()));
+        wait_for(&format!("{} to know the container {address}", self.name), LIMIT, known)
+    }
+
+    fn knows(&self, address: Ipv4Addr) -> Result<bool> {
         let endpoints = self.counters().endpoints()?;
-        let Some(endpoint) = endpoints.get(&self.container().address) else { return Ok(false) };
+        let Some(endpoint) = endpoints.get(&address) else { return Ok(false) };
         let slow = self.agent.arguments.windows(2).any(|pair| pair == ["--fast-path", "off"]);
         let programs: &[_] = if slow { &["from_container"] } else { &["from_container", "to_container"] };
         let link = |program| self.run_dir.join(format!("bpf/v1/links/{program}-{}", endpoint.ifindex()));

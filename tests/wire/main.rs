@@ -23,7 +23,13 @@ mod pcap;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod reachable;
+#[cfg(test)]
 mod ttl;
+#[cfg(test)]
+mod underlay;
+#[cfg(test)]
+mod underlay_kinds;
 #[cfg(test)]
 mod unreachable;
 #[cfg(test)]

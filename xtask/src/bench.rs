@@ -11,7 +11,7 @@ use crate::{
 ///
 /// Setting up or building failed, or there is no `bench` to become.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    setup::run()?;
+    setup::run_without(&setup::DOCKER)?;
     println!("bench: building for release; that takes minutes the first time");
     hand_over("bench", &["--release"], options)
 }

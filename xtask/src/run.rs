@@ -13,11 +13,14 @@ use crate::{
 ///
 /// Setting up or building failed, or there is no `cluster` to become.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let mut unused = Vec::new();
     if wants_no_etcd(&options.arguments) {
-        setup::run_without(&["etcd-server"])?;
-    } else {
-        setup::run()?;
+        unused.push("etcd-server");
     }
+    if !options.arguments.iter().any(|argument| argument == "--docker") {
+        unused.extend(setup::DOCKER);
+    }
+    setup::run_without(&unused)?;
     hand_over("cluster", &[], options)
 }
 

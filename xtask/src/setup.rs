@@ -7,6 +7,7 @@ mod packages;
 mod steps;
 
 use std::{
+    borrow::Cow,
     path::Path,
     process::{Command, Stdio},
     time::Instant,
@@ -18,7 +19,7 @@ use crate::{
     command,
     toolchain::{self, DEBIAN_SYSROOT, Missing, Toolchain},
 };
-use packages::{PACKAGES, Package, RUSTC_PACKAGES, llvm_package};
+use packages::{DOCKER_PACKAGES, PACKAGES, Package, RUSTC_PACKAGES, llvm_package};
 use steps::{Llvm, Step};
 
 /// Makes this machine able to build and to test, or says what it lacks.
@@ -31,18 +32,31 @@ pub(crate) fn run() -> anyhow::Result<()> {
     run_without(&[])
 }
 
+/// What only the tests with Docker need.
+pub(crate) const DOCKER: [&str; 2] = ["docker.io", "busybox-static"];
+
 /// The same without the packages named, which the caller has no use for.
 ///
 /// # Errors
 ///
 /// As [`run`].
-pub(crate) fn run_without(unused: &'static [&'static str]) -> anyhow::Result<()> {
+pub(crate) fn run_without(unused: &[&'static str]) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut done: Vec<Step> = Vec::new();
+    let mut unused: Vec<_> = unused.iter().copied().map(Cow::from).collect();
     loop {
-        let machine = Machine { unused, ..Machine::survey() };
+        let machine = Machine { unused: unused.clone(), ..Machine::survey() };
         let steps = plan(&machine);
         let Some(step) = steps.first() else { break };
+        if let Step::Optional(packages) = step {
+            // Once is enough.
+            unused.extend(packages.iter().map(|package| package.name.clone()));
+            match try_optional(step, machine.debian) {
+                Ok(()) => done.push(step.clone()),
+                Err(error) => println!("setup: WITHOUT {}: {error:#}; the tests say which are not run", step.names()),
+            }
+            continue;
+        }
         if !machine.debian {
             list(&steps, |step| !matches!(step, Step::Packages(_)));
             bail!(
@@ -71,6 +85,20 @@ pub(crate) fn run_without(unused: &'static [&'static str]) -> anyhow::Result<()>
     Ok(())
 }
 
+/// Installs what some tests need, or says why not.
+fn try_optional(step: &Step, debian: bool) -> anyhow::Result<()> {
+    if !debian {
+        bail!("setup installs on Debian only");
+    }
+    if !command::is_root() {
+        bail!("setup needs root to install");
+    }
+    for line in step.explain() {
+        println!("setup: {line}");
+    }
+    step.perform()
+}
+
 /// Prints what is missing, and the commands for those steps whose commands are valid here.
 fn list(steps: &[Step], valid: impl Fn(&Step) -> bool) {
     for line in steps.iter().flat_map(Step::explain) {
@@ -91,7 +119,7 @@ struct Machine {
     /// Components of rustup that the toolchain running this program lacks.
     components: Vec<&'static str>,
     /// Packages that nobody will miss.
-    unused: &'static [&'static str],
+    unused: Vec<Cow<'static, str>>,
     /// Whether a path exists.
     exists: fn(&str) -> bool,
 }
@@ -116,14 +144,13 @@ impl Machine {
                 .map(|(component, _)| component)
                 .collect(),
             toolchain,
-            unused: &[],
+            unused: Vec::new(),
             exists: |path| Path::new(path).exists(),
         }
     }
 
     fn absent(&self, packages: &[Package]) -> Vec<Package> {
-        let is_absent =
-            |package: &&Package| !self.unused.contains(&&*package.name) && !(self.exists)(&package.provides);
+        let is_absent = |package: &&Package| !self.unused.contains(&package.name) && !(self.exists)(&package.provides);
         packages.iter().filter(is_absent).cloned().collect()
     }
 }
@@ -167,6 +194,10 @@ fn plan(machine: &Machine) -> Vec<Step> {
     {
         steps.push(Step::Components { toolchain: Some(toolchain.name.clone()), names: vec!["clippy"] });
     }
+    let optional = machine.absent(DOCKER_PACKAGES);
+    if !optional.is_empty() {
+        steps.push(Step::Optional(optional));
+    }
     steps
 }
 
@@ -186,7 +217,14 @@ mod tests {
 
     /// A Debian where everything is there, but for the toolchain that is given.
     fn debian(toolchain: Result<Toolchain, Missing>) -> Machine {
-        Machine { debian: true, toolchain, ebpf_clippy: true, components: Vec::new(), unused: &[], exists: |_| true }
+        Machine {
+            debian: true,
+            toolchain,
+            ebpf_clippy: true,
+            components: Vec::new(),
+            unused: Vec::new(),
+            exists: |_| true,
+        }
     }
 
     #[test]
@@ -199,15 +237,27 @@ mod tests {
     fn a_fresh_debian_gets_every_package_before_the_linker_whose_llvm_is_not_known_yet() {
         let fresh = Machine { exists: |_| false, ..debian(Err(Missing::Rustc)) };
         let packages = [PACKAGES, RUSTC_PACKAGES].concat();
-        assert_eq!(plan(&fresh), [Step::Packages(packages), Step::Linker(Llvm::OfDebian)]);
+        let optional = Step::Optional(DOCKER_PACKAGES.to_vec());
+        assert_eq!(plan(&fresh), [Step::Packages(packages), Step::Linker(Llvm::OfDebian), optional]);
     }
 
     #[test]
     fn what_has_no_use_is_not_installed() {
-        let machine = Machine { unused: &["etcd-server"], exists: |_| false, ..debian(Ok(toolchain("nightly"))) };
+        let unused = ["etcd-server"].into_iter().chain(DOCKER).map(Cow::from).collect();
+        let machine = Machine { unused, exists: |_| false, ..debian(Ok(toolchain("nightly"))) };
         let [Step::Packages(packages)] = &plan(&machine)[..] else { panic!("one step") };
         assert_eq!(packages.len(), PACKAGES.len() - 1);
         assert!(packages.iter().all(|package| package.name != "etcd-server"));
+    }
+
+    #[test]
+    fn what_only_tests_with_docker_need_is_one_step_by_itself() {
+        let without = Machine {
+            exists: |path| DOCKER_PACKAGES.iter().all(|package| package.provides != path),
+            ..debian(Ok(toolchain("nightly")))
+        };
+        assert_eq!(plan(&without), [Step::Optional(DOCKER_PACKAGES.to_vec())]);
+        assert!(DOCKER_PACKAGES.iter().map(|package| &*package.name).eq(DOCKER));
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Agent<'_> {
     async fn apply(&mut self, new: NetworkConfig) -> Result<()> {
         if self.node.plan().backend != new.backend {
             self.node.follow_backend(new.backend.clone()).await?;
-            self.write_subnet_file()?;
+            self.publish_mtu()?;
         }
         self.network = new;
         Ok(())

@@ -7,7 +7,7 @@ use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 use tokio::sync::mpsc;
 
-use super::{Agent, follow_endpoints, follow_underlay};
+use super::{Agent, device::Device, follow_endpoints, follow_underlay};
 use crate::{
     allocate::Previous,
     backoff::Backoff,
@@ -53,7 +53,9 @@ impl<'a> Agent<'a> {
         );
         let table = RouteTable::new(&network, underlay.public_ip, subnet);
         let (underlay_events, underlay_changes) = mpsc::channel(64);
-        tokio::spawn(follow_underlay(underlay::Watch::new(underlay.clone())?, underlay_events));
+        let watch = underlay::Watch::new(underlay.clone(), config.underlay.public_ip)?;
+        tokio::spawn(follow_underlay(watch, underlay_events));
+        let public_ip = holder.public_ip();
         let (hold_events, held) = mpsc::channel(64);
         tokio::spawn(holder.keep(hold_events));
         let (watch_events, watched) = mpsc::channel(1024);
@@ -63,6 +65,7 @@ impl<'a> Agent<'a> {
         let node = Node::set_up(handle, &config.run_dir, plan).await?;
         let (found, endpoints) = mpsc::channel(64);
         tokio::spawn(follow_endpoints(subnet, found));
+        let watch = Device::new(node.watch_device()?);
         let mut agent = Self {
             config,
             node,
@@ -73,6 +76,8 @@ impl<'a> Agent<'a> {
             network,
             judged: Some(written),
             underlay: underlay_changes,
+            public_ip,
+            device: watch,
             endpoints,
             health,
         };

@@ -6,7 +6,7 @@ use std::{env, ffi::OsString};
 
 use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _};
 
-use super::Cli;
+use super::{Cli, cni_name};
 
 /// Parses the arguments of a process, its name first. Prints help, or what is wrong, and exits where clap does.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Cli {
@@ -17,7 +17,7 @@ fn try_parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap:
     let mut command = forget_empty_variables(Cli::command());
     // Only then the agent's command has all its arguments.
     command.build();
-    let arguments = rewrite(arguments, &command);
+    let arguments = rewrite(cni_name::expand(arguments), &command);
     Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
 }
 

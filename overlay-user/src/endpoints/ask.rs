@@ -6,7 +6,7 @@ use futures::{Stream, TryStreamExt as _};
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_core::DefaultNla,
-    packet_route::{AddressFamily, address::AddressAttribute, link::LinkAttribute},
+    packet_route::{AddressFamily, address::AddressAttribute, link::LinkAttribute, route::RouteProtocol},
 };
 
 use super::{EndpointsError, fact::Fact, interfaces::Inside};
@@ -37,7 +37,9 @@ impl Asker {
         request.message_mut().header.family = AddressFamily::Inet;
         let addresses = all("addresses", request.execute()).await?;
         facts.extend(addresses.iter().filter_map(|message| Fact::address(message, true)));
-        let routes = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+        // Whoever has set them: asked as the builder has it, the kernel leaves out those of CNI's ptp.
+        let request = RouteMessageBuilder::<Ipv4Addr>::new().protocol(RouteProtocol::Unspec).build();
+        let routes = self.handle.route().get(request).execute();
         facts.extend(all("routes", routes).await?.iter().filter_map(|message| Fact::host_route(message, true)));
         Ok(facts)
     }

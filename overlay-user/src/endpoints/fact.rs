@@ -36,6 +36,8 @@ pub(super) struct Link {
     /// The other side of a veth.
     pub(super) peer: Option<Peer>,
     pub(super) mac: [u8; 6],
+    /// In bytes.
+    pub(super) mtu: u32,
     pub(super) up: bool,
 }
 
@@ -91,6 +93,7 @@ impl Fact {
             master: None,
             peer: None,
             mac: [0; 6],
+            mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
         };
         let (mut namespace, mut other_side) = (None, None);
@@ -98,6 +101,7 @@ impl Fact {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().unwrap_or_default(),
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Controller(master) => link.master = Some(*master),
                 LinkAttribute::LinkInfo(infos) => link.kind = kind(infos),
                 LinkAttribute::LinkNetNsId(id) => namespace = Some(*id),

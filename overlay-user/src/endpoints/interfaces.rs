@@ -201,7 +201,12 @@ impl Interfaces {
             let mac = inside.map_or([0; 6], |inside| inside.mac);
             (index, Container { name: link.name.clone(), mac, addresses })
         });
-        Endpoints { containers: containers.collect(), node: self.own.iter().map(|&(_, address)| address).collect() }
+        let containers: BTreeMap<_, _> = containers.collect();
+        let on_the_way = containers.keys().filter_map(|index| self.links.get(index));
+        let on_the_way =
+            on_the_way.flat_map(|link| [Some(link), link.master.and_then(|bridge| self.links.get(&bridge))]);
+        let mtu = on_the_way.flatten().map(|link| link.mtu).min();
+        Endpoints { containers, node: self.own.iter().map(|&(_, address)| address).collect(), mtu }
     }
 
     fn is_container(&self, link: &Link) -> bool {

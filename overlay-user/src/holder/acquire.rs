@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::ask::{self, Answer};
 use super::{Claim, Holder, same_node};
 use crate::allocate::{self, NetworkFull};
@@ -53,7 +55,8 @@ pub async fn acquire(store: Arc<dyn Datastore>, config: &NetworkConfig, claim: &
         if let Some((subnet, revision, lifetime)) = attempt.run().await? {
             let lease = Lease { subnet, node: claim.node.clone() };
             let renew_margin = claim.renew_margin;
-            let mut holder = Holder { store, lease, revision, lifetime, expires: None, renew_margin };
+            let public_ip = watch::Sender::new(claim.node.public_ip);
+            let mut holder = Holder { store, lease, revision, lifetime, expires: None, renew_margin, public_ip };
             holder.holds(revision, lifetime);
             return Ok(holder);
         }

@@ -1,10 +1,13 @@
 //! Keeping the lease: renewed in time, restored when it was changed, taken back when it is free.
 
+mod publish;
+
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::{HoldEvent, Holder, same_node};
@@ -55,6 +58,7 @@ impl Holder {
         let keeper = Keeper {
             value: self.lease.node.to_value(),
             renew_at: Instant::now() + self.renew_after(),
+            public_ip: self.public_ip.subscribe(),
             holder: self,
             events,
             standing: Standing::Held,
@@ -76,6 +80,8 @@ struct Keeper {
     told: Option<HoldEvent>,
     /// When our value was last restored.
     restores: VecDeque<Instant>,
+    /// The PublicIP that the lease is to carry; the lease itself says which one it carries.
+    public_ip: watch::Receiver<Ipv4Addr>,
 }
 
 impl Keeper {
@@ -114,6 +120,7 @@ impl Keeper {
         let scope = Scope::Lease(self.holder.lease.subnet.to_string());
         let mut snapshot = store.snapshot(&scope).await?;
         self.reconcile(snapshot.entries.pop()).await?;
+        self.publish().await?;
         let mut changes = store.watch(scope, &snapshot.position).await?;
         loop {
             tokio::select! {
@@ -127,6 +134,7 @@ impl Keeper {
                     Some(Ok(Change::Gap)) | None => return Ok(()),
                 },
                 () = sleep(self.nap()) => self.look_at_the_clock().await?,
+                _ = self.public_ip.changed() => self.publish().await?,
                 () = self.events.closed() => return Err(End::Unheard),
             }
         }
@@ -135,6 +143,11 @@ impl Keeper {
     /// Makes the best of what the datastore holds at our key.
     async fn reconcile(&mut self, entry: Option<Entry>) -> Result<(), End> {
         let Some(entry) = entry else { return self.take_back().await };
+        let wanted = self.wanted();
+        if entry.value == wanted.to_value() {
+            // Also when the answer to the writing of our new PublicIP was lost.
+            self.become_node(wanted);
+        }
         let node = Node::parse(&entry.value);
         match node {
             Ok(node) if !same_node(&node, &self.holder.lease.node) => self.lost(node).await,
@@ -157,6 +170,8 @@ impl Keeper {
     /// The key is free: makes it ours again.
     async fn take_back(&mut self) -> Result<(), End> {
         self.standing = Standing::Gone;
+        // With no lease to rewrite, a new PublicIP can wait for nothing.
+        self.become_node(self.wanted());
         let key = self.holder.lease.subnet.to_string();
         match self.holder.store.create(&key, &self.value, Lifetime::Ttl).await? {
             Created::Yes(revision) => {

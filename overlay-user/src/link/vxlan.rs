@@ -9,6 +9,9 @@ use rtnetlink::{Handle, LinkVxlan};
 use super::{Device, LinkConfig, LinkError, by_name, data, delete, errno, foreign, kind, links, mac, name, netlink};
 
 /// The shape of a VXLAN device. A device of another shape is not adopted but replaced.
+///
+/// It is bound to no underlay interface: such a device would go with the interface, and packets for other nodes would leave
+/// by the default route. Nothing is sent by it, since a program at its egress redirects all packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VxlanConfig {
     /// VXLAN network number, 24 bits.
@@ -17,8 +20,6 @@ pub struct VxlanConfig {
     pub port: u16,
     /// Outer source address.
     pub local: Ipv4Addr,
-    /// Index of the underlay interface.
-    pub underlay_ifindex: u32,
 }
 
 /// Refuses what stands in the way of the VXLAN device `own_name`.
@@ -47,6 +48,9 @@ pub(super) async fn create(
     if let Some(link) = by_name(before, &own_name) {
         let mac = mac(link);
         if has_shape(link, wanted) {
+            if !vxlan_data(link).contains(&InfoVxlan::Local(wanted.local)) {
+                set_local(handle, &own_name, wanted).await?;
+            }
             return Ok(Device { ifindex: link.header.index, mac, created: false, tap: None });
         }
         tracing::info!(device = own_name, "replaced, as it has another shape than the configuration");
@@ -60,16 +64,21 @@ pub(super) async fn create(
 }
 
 async fn add(handle: &Handle, name: &str, wanted: &VxlanConfig) -> Result<(), LinkError> {
-    let message = LinkVxlan::new(name, wanted.vni)
-        .dev(wanted.underlay_ifindex)
-        .local(wanted.local)
-        .port(wanted.port)
-        .learning(false)
-        .build();
+    let message = LinkVxlan::new(name, wanted.vni).local(wanted.local).port(wanted.port).learning(false).build();
     handle.link().add(message).execute().await.map_err(|error| match errno(&error) {
         Some(Errno::EOPNOTSUPP) => netlink(format!("create {name}: is the kernel module vxlan there?"))(error),
         _ => netlink(format!("create VXLAN device {name}"))(error),
     })
+}
+
+/// Gives the VXLAN device `name` the outer source address that `wanted` says.
+///
+/// # Errors
+/// [`LinkError::Netlink`].
+pub async fn set_local(handle: &Handle, name: &str, wanted: &VxlanConfig) -> Result<(), LinkError> {
+    let message = LinkVxlan::new(name, wanted.vni).local(wanted.local).build();
+    let changed = handle.link().change(message).execute().await;
+    changed.map_err(netlink(format!("set the local address of {name} to {}", wanted.local)))
 }
 
 fn vxlan_data(link: &LinkMessage) -> &[InfoVxlan] {
@@ -82,17 +91,12 @@ fn vxlan_data(link: &LinkMessage) -> &[InfoVxlan] {
 /// Whether `link` is what [`add`] would create: every attribute that matters is there, none that would change it.
 fn has_shape(link: &LinkMessage, wanted: &VxlanConfig) -> bool {
     let infos = vxlan_data(link);
-    let required = [
-        InfoVxlan::Id(wanted.vni),
-        InfoVxlan::Link(wanted.underlay_ifindex),
-        InfoVxlan::Local(wanted.local),
-        InfoVxlan::Port(wanted.port),
-        InfoVxlan::Learning(false),
-    ];
+    let required = [InfoVxlan::Id(wanted.vni), InfoVxlan::Port(wanted.port), InfoVxlan::Learning(false)];
     let changed = |info: &InfoVxlan| {
         matches!(
             info,
-            InfoVxlan::Group(_)
+            InfoVxlan::Link(_)
+                | InfoVxlan::Group(_)
                 | InfoVxlan::Group6(_)
                 | InfoVxlan::Gbp
                 | InfoVxlan::Gpe

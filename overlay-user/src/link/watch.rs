@@ -41,13 +41,9 @@ impl LinkWatch {
         })
     }
 
-    /// Gives the device another MTU, in bytes, which is from now on the right one.
-    ///
-    /// # Errors
-    /// [`LinkError::Netlink`].
-    pub async fn set_mtu(&mut self, handle: &Handle, mtu: u32) -> Result<(), LinkError> {
+    /// Takes note that the device has been given another MTU, in bytes, which is from now on the right one.
+    pub const fn expect_mtu(&mut self, mtu: u32) {
         self.config.mtu = mtu;
-        super::set_mtu(handle, self.ifindex, mtu).await
     }
 
     /// Waits until the device has been damaged, and repairs it. Dropping the future loses nothing.

@@ -48,12 +48,9 @@ impl Plan {
     pub(crate) fn link(&self) -> LinkConfig {
         let kind = match self.backend {
             Backend::Udp { .. } => LinkKind::Udp,
-            Backend::Vxlan { vni, port, .. } => LinkKind::Vxlan(VxlanConfig {
-                vni,
-                port,
-                local: self.underlay.address,
-                underlay_ifindex: self.underlay.ifindex,
-            }),
+            Backend::Vxlan { vni, port, .. } => {
+                LinkKind::Vxlan(VxlanConfig { vni, port, local: self.underlay.address })
+            }
         };
         LinkConfig { kind, network: self.network, subnet: self.subnet, mtu: self.mtu, mac: Some(self.mac) }
     }
@@ -62,7 +59,8 @@ impl Plan {
         DirectRoutes::new(handle.clone(), self.network, self.underlay.ifindex, self.backend.direct_routing())
     }
 
-    pub(super) fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32) -> LocalNode {
+    /// This node as the programs see it; `subnet` is ours, and `fast_mtu`, in bytes, what the fast path carries.
+    pub(super) fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32, fast_mtu: u32) -> LocalNode {
         let (port, vni) = (self.backend.port(), self.backend.vni());
         let vtep = Vtep { address: self.underlay.address, mac: self.mac, port, vni };
         LocalNode::new(
@@ -70,7 +68,7 @@ impl Plan {
             (self.network.ip(), self.network.prefix()),
             (subnet, self.subnet.prefix()),
             self.underlay.ifindex,
-            (overlay_ifindex, u16::try_from(self.mtu).unwrap_or(u16::MAX)),
+            (overlay_ifindex, u16::try_from(fast_mtu).unwrap_or(u16::MAX)),
         )
     }
 }

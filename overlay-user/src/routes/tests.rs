@@ -48,6 +48,19 @@ fn a_lease_comes_changes_and_goes() {
 }
 
 #[test]
+fn another_public_ip_of_ours_changes_no_route_whichever_our_lease_carries() {
+    let mut table = table();
+    let leases = [lease(OURS, 1, 1), lease("10.1.2.0-24", 2, 2), lease("10.1.3.0-24", 7, 3)];
+    assert_eq!(table.apply(LeaseEvent::Reset(leases.to_vec())).len(), 2);
+    // Somebody else's lease carries the address that is ours now.
+    assert_eq!(table.move_to(ip(7)), [remove("10.1.3.0-24")]);
+    assert_eq!(table.skipped(), &BTreeMap::from([(key("10.1.3.0-24"), Skip::OurPublicIp)]));
+    assert_eq!(table.apply(LeaseEvent::Added(lease(OURS, 7, 1))), []);
+    assert!(!table.skipped().contains_key(&key(OURS)));
+    assert_eq!(table.apply(LeaseEvent::Added(lease("10.1.4.0-24", 1, 4))), [set("10.1.4.0-24", 1, 4)], "not ours now");
+}
+
+#[test]
 fn a_reset_is_a_difference_and_not_a_flush() {
     let mut table = table();
     let before = [

@@ -101,6 +101,9 @@ fn underlay((interface, address): Candidate<'_>, public_ip: Option<Ipv4Addr>) ->
     if interface.loopback {
         return Err(UnderlayError::Loopback(name()));
     }
+    if interface.overlay {
+        return Err(UnderlayError::Overlay(name()));
+    }
     if !interface.up {
         return Err(UnderlayError::Down(name()));
     }
@@ -114,6 +117,7 @@ fn underlay((interface, address): Candidate<'_>, public_ip: Option<Ipv4Addr>) ->
         mac,
         mtu: interface.mtu,
         public_ip: public_ip.unwrap_or(address),
+        addresses: interface.addresses.iter().map(|address| address.ip).collect(),
     })
 }
 

@@ -9,6 +9,8 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, Lin
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
+use crate::link;
+
 use super::{Address, Interface, RouteInfo, Routes, Underlay, UnderlayChoice, UnderlayError, choose};
 
 /// Reads the interfaces of this network namespace and chooses the underlay among them.
@@ -80,6 +82,7 @@ fn interface(link: &LinkMessage, addresses: &[AddressMessage]) -> Interface {
         mtu,
         mac: mac.filter(|_| link.header.link_layer_type == LinkLayerType::Ether),
         loopback,
+        overlay: link::is_overlay_device(link),
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
         addresses: addresses.iter().filter(|a| a.header.index == link.header.index).filter_map(address).collect(),

@@ -13,14 +13,23 @@ pub(super) struct Package {
     /// A file by which its presence is known, whoever has installed it.
     pub(super) provides: Cow<'static, str>,
     /// The service that its installation would start, which nobody has asked for.
-    service: Option<&'static str>,
+    service: Option<Service>,
+}
+
+/// A service, as either init knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Service {
+    /// The units of systemd.
+    units: &'static [&'static str],
+    /// The script of a System V init.
+    script: &'static str,
 }
 
 const fn package(name: &'static str, reason: &'static str, provides: &'static str) -> Package {
     Package { name: Cow::Borrowed(name), reason, provides: Cow::Borrowed(provides), service: None }
 }
 
-const fn server(name: &'static str, reason: &'static str, provides: &'static str, service: &'static str) -> Package {
+const fn server(name: &'static str, reason: &'static str, provides: &'static str, service: Service) -> Package {
     Package { name: Cow::Borrowed(name), reason, provides: Cow::Borrowed(provides), service: Some(service) }
 }
 
@@ -36,7 +45,31 @@ pub(super) const PACKAGES: &[Package] = &[
     package("nftables", "masquerading, and tests that filter packets", "/usr/sbin/nft"),
     package("iptables", "tests: the FORWARD chains that Docker leaves behind", "/usr/sbin/iptables-nft"),
     package("systemd", "tests: a machine that the package is installed on", "/lib/systemd/systemd"),
-    server("etcd-server", "tests: a real etcd, started by the test that wants one", "/usr/bin/etcd", "etcd"),
+    // Its DHCP service is neither enabled nor started by the installation.
+    package(
+        "containernetworking-plugins",
+        "tests: containers are connected by CNI's own plugins",
+        "/usr/lib/cni/bridge",
+    ),
+    server(
+        "etcd-server",
+        "tests: a real etcd, started by the test that wants one",
+        "/usr/bin/etcd",
+        Service { units: &["etcd.service"], script: "etcd" },
+    ),
+];
+
+/// What the tests with Docker need, which say so where it is not to be had.
+pub(super) const DOCKER_PACKAGES: &[Package] = &[
+    // By its client, which Docker's own packages have too: the two exclude each other. It brings containerd and runc.
+    server(
+        "docker.io",
+        "tests: real Dockers, started by the test that wants one",
+        "/usr/bin/docker",
+        Service { units: &["docker.socket", "docker.service", "containerd.service"], script: "docker" },
+    ),
+    // By dpkg's list: a busybox that is not static has the same path.
+    package("busybox-static", "tests: the image of Docker's containers", "/var/lib/dpkg/info/busybox-static.list"),
 ];
 
 /// What compiles the eBPF programs where no nightly of rustup does.
@@ -64,8 +97,9 @@ pub(super) fn script(packages: &[Package]) -> Vec<String> {
 /// The commands that install these packages, in order.
 fn commands<'a>(packages: &'a [Package]) -> impl Iterator<Item = Command> + 'a {
     let services = || packages.iter().filter_map(|package| package.service);
+    let units = services().flat_map(|service| service.units);
     let names = packages.iter().map(|package| &*package.name);
-    services().filter_map(mask).chain([apt_get_install(names)]).chain(services().map(disable))
+    units.filter_map(|unit| mask(unit)).chain([apt_get_install(names)]).chain(services().map(disable))
 }
 
 /// Installs packages; refreshes apt's lists first if they do not know all of them, or lead to files that are gone.
@@ -106,12 +140,12 @@ fn apt_get_install<'a>(names: impl Iterator<Item = &'a str>) -> Command {
     apt_get
 }
 
-/// Keeps systemd from starting a service when its package is installed and at every boot (undo: `systemctl unmask`).
+/// Keeps systemd from starting a unit when its package is installed and at every boot (undo: `systemctl unmask`).
 ///
 /// A `policy-rc.d` for the time of the installation would do for that moment only, and if setup were killed it would
 /// stay and keep every other service from being started.
-fn mask(service: &str) -> Option<Command> {
-    let unit = PathBuf::from(format!("/etc/systemd/system/{service}.service"));
+fn mask(unit: &str) -> Option<Command> {
+    let unit = PathBuf::from("/etc/systemd/system").join(unit);
     // An administrator who has put something here has decided.
     if unit.symlink_metadata().is_ok() {
         return None;
@@ -122,9 +156,9 @@ fn mask(service: &str) -> Option<Command> {
 }
 
 /// Keeps a System V init, which knows no mask, from starting a service at boot.
-fn disable(service: &str) -> Command {
+fn disable(service: Service) -> Command {
     let mut disable = Command::new("update-rc.d");
-    disable.args([service, "disable"]);
+    disable.args([service.script, "disable"]);
     disable
 }
 
@@ -134,12 +168,14 @@ mod tests {
 
     #[test]
     fn a_service_is_masked_before_its_package_is_installed_and_disabled_after() {
+        let service = Service { units: &["no-such.socket", "no-such.service"], script: "no-such" };
         let lines: Vec<_> =
-            commands(&[server("no-such-server", "", "", "no-such")]).map(|command| shell(&command)).collect();
-        assert_eq!(lines[0], "ln -s /dev/null /etc/systemd/system/no-such.service");
-        assert!(lines[1].contains("apt-get install") && lines[1].ends_with("no-such-server"), "{}", lines[1]);
-        assert_eq!(lines[2], "update-rc.d no-such disable");
-        assert_eq!(lines.len(), 3);
+            commands(&[server("no-such-server", "", "", service)]).map(|command| shell(&command)).collect();
+        assert_eq!(lines[0], "ln -s /dev/null /etc/systemd/system/no-such.socket");
+        assert_eq!(lines[1], "ln -s /dev/null /etc/systemd/system/no-such.service");
+        assert!(lines[2].contains("apt-get install") && lines[2].ends_with("no-such-server"), "{}", lines[2]);
+        assert_eq!(lines[3], "update-rc.d no-such disable");
+        assert_eq!(lines.len(), 4);
     }
 
     #[test]
@@ -153,10 +189,11 @@ mod tests {
 
     #[test]
     fn every_package_is_known_by_a_file_of_its_own() {
-        let mut provides: Vec<_> = PACKAGES.iter().chain(RUSTC_PACKAGES).map(|package| &package.provides).collect();
+        let all = [PACKAGES, RUSTC_PACKAGES, DOCKER_PACKAGES].concat();
+        let mut provides: Vec<_> = all.iter().map(|package| &package.provides).collect();
         provides.sort();
         provides.dedup();
-        assert_eq!(provides.len(), PACKAGES.len() + RUSTC_PACKAGES.len());
+        assert_eq!(provides.len(), all.len());
         assert!(provides.iter().all(|path| path.starts_with('/')));
     }
 }

@@ -18,6 +18,8 @@ const LINKER_VERSION: &str = "0.13.0";
 pub(super) enum Step {
     /// Installs packages of Debian.
     Packages(Vec<Package>),
+    /// The same, of packages that only some tests need. These say so when they are missing.
+    Optional(Vec<Package>),
     /// Installs a nightly that can compile the eBPF programs. Only ever proposed: Debian has a rustc for it.
     Nightly,
     /// Builds `bpf-linker` with an LLVM.
@@ -41,7 +43,9 @@ impl Step {
     /// What is missing, in a few words.
     pub(super) fn names(&self) -> String {
         match self {
-            Self::Packages(packages) => packages.iter().map(|package| &*package.name).collect::<Vec<_>>().join(" "),
+            Self::Packages(packages) | Self::Optional(packages) => {
+                packages.iter().map(|package| &*package.name).collect::<Vec<_>>().join(" ")
+            }
             Self::Nightly => "a nightly with rust-src".to_owned(),
             Self::Linker(Llvm::Major(llvm)) => format!("{LINKER} with LLVM {llvm}"),
             Self::Linker(_) => format!("{LINKER} with the LLVM of that compiler"),
@@ -54,10 +58,9 @@ impl Step {
     pub(super) fn explain(&self) -> Vec<String> {
         match self {
             Self::Packages(packages) => {
-                let line = |package: &Package| format!("  {:18} {}", package.name, package.reason);
-                let title = "packages of Debian (a minute or two with a compiler or LLVM among them)".to_owned();
-                iter::once(title).chain(packages.iter().map(line)).collect()
+                list("packages of Debian (a minute or two with a compiler or LLVM among them)", packages)
             }
+            Self::Optional(packages) => list("packages of Debian that some tests can be without", packages),
             Self::Nightly => vec![format!("{}: compiles the eBPF programs", self.names())],
             Self::Linker(_) => vec![format!("{}: links the eBPF programs (a minute to build)", self.names())],
             Self::Components { .. } => vec![format!("{}: for `cargo xtask check`", self.names())],
@@ -69,7 +72,9 @@ impl Step {
         let root = || "# as root".to_owned();
         let anybody = || "# as the user who builds".to_owned();
         match self {
-            Self::Packages(packages) => iter::once(root()).chain(packages::script(packages)).collect(),
+            Self::Packages(packages) | Self::Optional(packages) => {
+                iter::once(root()).chain(packages::script(packages)).collect()
+            }
             Self::Nightly => {
                 vec![anybody(), "rustup toolchain install nightly --component rust-src --component clippy".to_owned()]
             }
@@ -90,12 +95,18 @@ impl Step {
     /// Does it.
     pub(super) fn perform(&self) -> anyhow::Result<()> {
         match self {
-            Self::Packages(packages) => packages::install(packages),
+            Self::Packages(packages) | Self::Optional(packages) => packages::install(packages),
             Self::Linker(Llvm::Major(llvm)) => run_quietly(&mut cargo_install(llvm)),
             Self::Components { toolchain, names } => run_quietly(&mut component_add(toolchain.as_deref(), names)),
             Self::Nightly | Self::Linker(_) => bail!("nothing that setup does by itself"),
         }
     }
+}
+
+/// Packages under a title, each with what it is for.
+fn list(title: &str, packages: &[Package]) -> Vec<String> {
+    let line = |package: &Package| format!("  {:18} {}", package.name, package.reason);
+    iter::once(title.to_owned()).chain(packages.iter().map(line)).collect()
 }
 
 fn cargo_install(llvm: impl Display) -> Command {

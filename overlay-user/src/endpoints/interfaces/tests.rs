@@ -14,7 +14,7 @@ fn address(host: u8) -> Ipv4Addr {
 }
 
 fn link(ifindex: u32, kind: Kind) -> Link {
-    Link { ifindex, name: format!("link{ifindex}"), kind, master: None, peer: None, mac: [2; 6], up: true }
+    Link { ifindex, name: format!("link{ifindex}"), kind, master: None, peer: None, mac: [2; 6], mtu: 1450, up: true }
 }
 
 fn port(ifindex: u32, namespace: Option<i32>) -> Link {
@@ -91,6 +91,20 @@ fn what_is_no_container_is_not_asked_about() {
         interfaces.fold(None, Fact::Link(link));
     }
     assert_eq!((hosts(&mut interfaces), interfaces.question()), (vec![], None));
+}
+
+#[test]
+fn the_smallest_mtu_on_the_way_to_containers_counts() {
+    let mut interfaces = node_with_container();
+    assert_eq!(interfaces.found().mtu, Some(1450));
+    interfaces.fold(None, Fact::Link(Link { mtu: 576, ..link(77, Kind::Other) }));
+    assert_eq!(interfaces.found().mtu, Some(1450), "not that of others");
+    interfaces.fold(None, Fact::Link(Link { mtu: 1400, ..link(BRIDGE, Kind::Bridge) }));
+    assert_eq!(interfaces.found().mtu, Some(1400));
+    interfaces.fold(None, Fact::Link(Link { mtu: 1300, ..port(VETH, Some(NAMESPACE)) }));
+    assert_eq!(interfaces.found().mtu, Some(1300));
+    interfaces.fold(None, Fact::LinkGone(VETH));
+    assert_eq!(interfaces.found().mtu, None);
 }
 
 #[test]

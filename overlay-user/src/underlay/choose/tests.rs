@@ -15,6 +15,7 @@ fn interface(name: &str, ifindex: u32, addresses: &[Address]) -> Interface {
         mtu: 1500,
         mac: Some([2, 0, 0, 0, 0, ifindex.to_be_bytes()[3]]),
         loopback: false,
+        overlay: false,
         up: true,
         carrier: true,
         addresses: addresses.to_vec(),
@@ -31,6 +32,8 @@ fn node() -> (Vec<Interface>, Routes) {
         Interface { up: false, ..interface("down0", 5, &[address("192.168.70.1")]) },
         Interface { mac: None, ..interface("wg0", 6, &[address("192.168.80.1")]) },
         interface("bare0", 7, &[]),
+        Interface { overlay: true, ..interface("overlay.7", 8, &[address("10.7.3.0")]) },
+        interface("docker0", 9, &[address("192.168.90.1"), address("10.1.15.1")]),
     ];
     let route = |ifindex, metric| RouteInfo { ifindex, source: None, metric };
     (interfaces, Routes { default: vec![route(3, 200), route(2, 100)], reach: None })
@@ -191,6 +194,11 @@ fn an_underlay_address_inside_the_overlay_network_is_refused() {
     assert!(underlay.check_outside("10.1.0.0/16".parse().unwrap()).is_ok());
     let text = underlay.check_outside("192.168.0.0/16".parse().unwrap()).unwrap_err().to_string();
     assert!(text.contains("192.168.50.1 lies inside the overlay network 192.168.0.0/16"), "{text}");
+
+    let bridge = UnderlayChoice { iface: strings(&["docker0"]), ..UnderlayChoice::default() };
+    let underlay = choose(&interfaces, &routes, &bridge).unwrap();
+    let text = underlay.check_outside("10.1.0.0/16".parse().unwrap()).unwrap_err().to_string();
+    assert!(text.contains("10.1.15.1 lies inside the overlay network"), "{text}");
 }
 
 #[test]

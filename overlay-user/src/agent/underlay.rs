@@ -1,0 +1,74 @@
+//! What the agent does about changes of the underlay interface.
+
+use anyhow::Result;
+
+use super::Agent;
+use crate::underlay::{Underlay, UnderlayEvent};
+
+impl Agent<'_> {
+    pub(super) async fn on_underlay(&mut self, event: UnderlayEvent) -> Result<()> {
+        match event {
+            UnderlayEvent::MtuChanged(underlay_mtu) => {
+                let mtu = self.node.follow_mtu(underlay_mtu).await?;
+                tracing::info!(underlay_mtu, mtu, "MTU followed; running containers keep theirs");
+                self.publish_mtu()?;
+            }
+            UnderlayEvent::Back(underlay) => {
+                self.follow(underlay.clone()).await?;
+                tracing::info!(interface = underlay.name, address = %underlay.address, "underlay interface is back");
+                self.health.underlay(None);
+            }
+            UnderlayEvent::AddressChanged(underlay) => {
+                self.follow(underlay.clone()).await?;
+                tracing::info!(interface = underlay.name, address = %underlay.address, "underlay address changed");
+                self.health.underlay(None);
+            }
+            UnderlayEvent::Gone => {
+                tracing::warn!("underlay interface is gone; nothing is forwarded until it is back");
+                self.health.underlay(Some("gone"));
+            }
+            UnderlayEvent::AddressGone => {
+                let address = self.node.plan().underlay.address;
+                tracing::warn!(%address, "degraded: underlay address is gone; the lease stays until there is another");
+                self.health.underlay(Some("without an address"));
+            }
+            UnderlayEvent::Down => {
+                tracing::warn!("underlay interface is down");
+                self.health.underlay(Some("down"));
+            }
+            UnderlayEvent::Up => {
+                tracing::info!("underlay interface is up");
+                // The kernel has dropped plain routes.
+                self.node.reconcile(self.table.routes()).await?;
+                self.health.underlay(None);
+            }
+            UnderlayEvent::Renamed(name) => {
+                tracing::info!(name, "underlay interface renamed");
+                self.node.rename_underlay(name);
+            }
+            // The kernel resolves neighbours for each packet: there is nothing of ours to refresh.
+            UnderlayEvent::MacChanged(_) | UnderlayEvent::RoutesChanged => {}
+        }
+        Ok(())
+    }
+
+    /// Works on `underlay` from now on, and tells the other nodes if they reach us at another address.
+    async fn follow(&mut self, underlay: Underlay) -> Result<()> {
+        let before = self.node.plan().mtu;
+        let public_ip = underlay.public_ip;
+        self.node.follow_underlay(underlay).await?;
+        if public_ip != *self.public_ip.borrow() {
+            let changes = self.table.move_to(public_ip);
+            self.change_routes(changes).await;
+            self.public_ip.send_replace(public_ip);
+        }
+        self.node.reconcile(self.table.routes()).await?;
+        if self.node.plan().mtu != before { self.publish_mtu() } else { Ok(()) }
+    }
+
+    /// Tells Docker and CNI, and our own watch of the overlay device, which MTU the device has now.
+    pub(super) fn publish_mtu(&mut self) -> Result<()> {
+        self.device.expect_mtu(self.node.plan().mtu);
+        self.write_subnet_file()
+    }
+}
