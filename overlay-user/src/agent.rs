@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result, bail};
 use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
+use sd_notify::NotifyState;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
@@ -19,6 +20,7 @@ use crate::{
     backoff::Backoff,
     config::AgentConfig,
     endpoints::{self, Endpoints},
+    health::Health,
     holder::HoldEvent,
     network::NetworkConfig,
     node::{self, Node},
@@ -39,13 +41,22 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let handle = netlink()?;
     let had_data_path = config.run_dir.has_data_path();
     let lock = config.run_dir.lock()?;
+    let health = Health::default();
+    if let Some(address) = config.healthz {
+        health.serve(address).await?;
+    }
+    if !config.without_effect.is_empty() {
+        tracing::info!(flags = config.without_effect.join(" "), "flags of flanneld's that have no effect here");
+    }
     let started = tokio::select! {
-        started = Agent::start(&config, &handle) => started.map(Some),
+        started = Agent::start(&config, &handle, health) => started.map(Some),
         () = signals.recv() => Ok(None),
     };
     let outcome = match started {
         Ok(Some(agent)) => {
+            notify(NotifyState::Ready);
             let outcome = agent.serve(&mut signals).await;
+            notify(NotifyState::Stopping);
             if config.teardown_on_exit {
                 node::take_down(&handle, &config.run_dir).await?;
                 tracing::info!("stopped; nothing is left on this node");
@@ -94,6 +105,7 @@ struct Agent<'a> {
     public_ip: watch::Sender<Ipv4Addr>,
     device: Device,
     endpoints: mpsc::Receiver<Endpoints>,
+    health: Health,
 }
 
 impl Agent<'_> {
@@ -145,6 +157,7 @@ impl Agent<'_> {
                     true => tracing::info!(subnet = %lease.subnet, "our lease is in order again"),
                     false => tracing::debug!(subnet = %lease.subnet, "lease held"),
                 }
+                self.health.subnet_held_by(None);
                 self.node.claim_subnet(true)
             }
             HoldEvent::Degraded { reason } => {
@@ -156,10 +169,12 @@ impl Agent<'_> {
                 self.degraded = true;
                 let subnet = self.node.plan().subnet;
                 tracing::warn!(%subnet, to = %to.public_ip, "degraded: another node holds our subnet; nothing is forwarded for it");
+                self.health.subnet_held_by(Some(to.public_ip));
                 self.node.claim_subnet(false)
             }
             HoldEvent::Retaken { lease, .. } => {
                 tracing::info!(subnet = %lease.subnet, "our lease was gone and is taken back");
+                self.health.subnet_held_by(None);
                 self.node.claim_subnet(true)
             }
         };
@@ -214,6 +229,13 @@ async fn follow_underlay(mut watch: UnderlayWatch, events: mpsc::Sender<Underlay
     }
 }
 
+/// Tells the service manager, if one has started us, how far we are.
+fn notify(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "service manager not told");
+    }
+}
+
 pub(crate) fn netlink() -> Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
     tokio::spawn(connection);
@@ -222,7 +244,9 @@ pub(crate) fn netlink() -> Result<Handle> {
 
 pub(crate) fn require_root() -> Result<()> {
     let has = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
-    if has(caps::Capability::CAP_NET_ADMIN) && has(caps::Capability::CAP_SYS_ADMIN) {
+    // Since Linux 5.8 the right to load programs is one of its own.
+    if has(caps::Capability::CAP_NET_ADMIN) && (has(caps::Capability::CAP_SYS_ADMIN) || has(caps::Capability::CAP_BPF))
+    {
         return Ok(());
     }
     bail!("this needs the right to load eBPF programs and to set up devices; run it as root");

@@ -1,41 +1,59 @@
 //! The command line as clap sees it; nothing else.
 
+mod cni_name;
 mod datastore;
 mod docker_opts;
+mod flanneld;
+mod go_flags;
 
 use std::{
-    ffi::{OsStr, OsString},
     net::{IpAddr, Ipv4Addr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 
 pub use self::{
     datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorArgs},
-    docker_opts::{DOCKER_OPTS, DockerOptsArgs},
+    docker_opts::DockerOptsArgs,
+    flanneld::FlanneldArgs,
+    go_flags::parse,
 };
 
 /// An eBPF overlay network for container hosts.
 #[derive(Debug, Parser)]
-#[command(name = "overlay", version)]
+#[command(name = "overlay", version, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+impl Cli {
+    /// What is logged unless RUST_LOG says it.
+    #[must_use]
+    pub fn log_level(&self) -> &'static str {
+        match &self.command {
+            Command::Agent(agent) => agent.flanneld.log_level(),
+            _ => "info",
+        }
+    }
+}
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the node agent: take a subnet, keep the data path equal to the datastore
-    Agent(AgentArgs),
+    // The last of several equal flags counts, as with flanneld.
+    #[command(args_override_self = true)]
+    Agent(Box<AgentArgs>),
     /// Say whether this node can run the agent, and what the agent would choose; changes nothing
     ///
     /// Takes the agent's options and environment. Exits with 1 when a check is red: the agent would refuse to start.
     /// With `-o json` it prints one object: `can_run`; `agent_pid` of a running agent; `choice` with `interface`, `address`,
     /// `public_ip`, `network`, `subnet` (null where chance decides), `backend`, `port`, `device`, `mtu`, `decap`,
     /// `fast_path`; and `checks`, each with `check` (its name), `state` (green, yellow or red), `found` and `advice`.
+    #[command(args_override_self = true)]
     Check(Box<CheckArgs>),
     /// Look into the maps that the programs read and write
     #[command(subcommand)]
@@ -82,19 +100,22 @@ pub struct AgentArgs {
     pub subnet_lease_renew_margin: u32,
     /// Masquerade traffic from this node's subnet to the outside of the overlay network
     #[arg(long, env = "FLANNELD_IP_MASQ", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
+          default_value_t = false, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     pub ip_masq: bool,
     /// Let masqueraded flows keep their source ports where that is possible
     #[arg(long, env = "FLANNELD_IP_MASQ_FULLY_RANDOM_DISABLE", value_name = "BOOL", num_args = 0..=1,
-          require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]
+          require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     pub ip_masq_fully_random_disable: bool,
     /// Accept forwarded overlay traffic in iptables' FORWARD chain, whose policy Docker sets to DROP
     #[arg(long, env = "FLANNELD_IPTABLES_FORWARD_RULES", value_name = "BOOL", num_args = 0..=1,
-          require_equals = true, default_value_t = true, default_missing_value = "true", action = ArgAction::Set)]
+          require_equals = true, default_value_t = true, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     pub iptables_forward_rules: bool,
     /// Where the data path lives while no agent does
     #[command(flatten)]
     pub run_dir: RunDirArgs,
+    /// Whether the agent lives, and what else flanneld has flags for
+    #[command(flatten)]
+    pub flanneld: FlanneldArgs,
     /// Where outer packets are decapsulated
     #[arg(long, env = "OVERLAY_DECAP", value_enum, default_value_t = Decap::Auto)]
     pub decap: Decap,
@@ -180,93 +201,4 @@ pub enum Decap {
     Xdp,
     /// In the kernel's own VXLAN device, which leaves no fast path
     Kernel,
-}
-
-/// Names of this program under which it is `overlay cni`: a container runtime runs a plugin by its type, without
-/// arguments.
-const CNI_NAMES: [&str; 2] = ["overlay-cni", "flannel"];
-
-/// The arguments of this process, with flanneld's `-name` turned into `--name`: Go programs take either, and unit
-/// files hold both. `docker-opts` stands for a shell script, whose `-ic` means `-i -c`. A program by a CNI plugin's name is
-/// `overlay cni`.
-pub fn arguments(given: impl IntoIterator<Item = OsString>) -> impl Iterator<Item = OsString> {
-    let mut given = given.into_iter();
-    let program = given.next();
-    let is_plugin = program.as_ref().and_then(|program| Path::new(program).file_name()).is_some_and(is_cni_name);
-    let subcommand = is_plugin.then(|| OsString::from("cni"));
-    let mut is_script = false;
-    program.into_iter().chain(subcommand).chain(given.enumerate().map(move |(place, argument)| {
-        is_script |= place == 0 && argument == DOCKER_OPTS;
-        match argument.to_str() {
-            Some(text) if !is_script && is_go_flag(text) => OsString::from(format!("-{text}")),
-            _ => argument,
-        }
-    }))
-}
-
-fn is_cni_name(name: &OsStr) -> bool {
-    CNI_NAMES.iter().any(|plugin| name == *plugin)
-}
-
-fn is_go_flag(argument: &str) -> bool {
-    argument.strip_prefix('-').is_some_and(|name| {
-        let name = name.split('=').next().unwrap_or_default();
-        name.len() > 1 && name.starts_with(|first: char| first.is_ascii_lowercase())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    fn parse(line: &str) -> Cli {
-        Cli::parse_from(arguments(line.split(' ').map(OsString::from)))
-    }
-
-    #[test]
-    fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_flanneld_command_line_is_understood_with_one_dash_or_two() {
-        for line in [
-            "overlay agent -etcd-endpoints=http://a:1,http://b:2 -iface=eth1 -iface=eth2 -o",
-            "overlay agent --etcd-endpoints http://a:1,http://b:2 --iface eth1 --iface eth2 -o",
-        ] {
-            let Command::Agent(agent) = parse(line.trim_end_matches(" -o")).command else { panic!("no agent") };
-            assert_eq!(agent.datastore.etcd_endpoints, ["http://a:1", "http://b:2"]);
-            assert_eq!(agent.iface, ["eth1", "eth2"]);
-        }
-    }
-
-    #[test]
-    fn by_a_plugins_name_it_is_the_plugin() {
-        for line in ["/opt/cni/bin/overlay-cni", "flannel", "overlay cni"] {
-            assert!(matches!(parse(line).command, Command::Cni), "{line}");
-        }
-        assert!(Cli::try_parse_from(arguments(["/usr/bin/overlay".into()])).is_err());
-    }
-
-    #[test]
-    fn short_options_stay_short() {
-        let Command::Map(MapCommand::Dump { output, .. }) = parse("overlay map dump routes -o json").command else {
-            panic!("no map dump")
-        };
-        assert_eq!(output, Output::Json);
-    }
-
-    #[test]
-    fn options_of_mk_docker_opts_are_taken_as_a_shell_takes_them() {
-        for line in
-            ["overlay docker-opts -icm -kKEY -d out", "overlay docker-opts -i -c -m --combined-key KEY --output out"]
-        {
-            let Command::DockerOpts(args) = parse(line).command else { panic!("no docker-opts") };
-            assert_eq!((args.individual, args.combined, args.no_ip_masq), (true, true, true), "{line}");
-            assert_eq!((args.combined_key.as_str(), args.output.as_deref()), ("KEY", Some("out".as_ref())));
-            assert_eq!(args.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
-        }
-    }
 }

@@ -1,6 +1,10 @@
 //! [`AgentConfig`]: the agent's command line, checked once before anything is touched.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use overlay_common::Ticks;
 use regex::Regex;
@@ -30,6 +34,10 @@ pub struct AgentConfig {
     pub forward_rules: bool,
     /// Where the data path lives.
     pub run_dir: RunDir,
+    /// Where to answer questions after the agent's health, if anywhere.
+    pub healthz: Option<SocketAddr>,
+    /// Flags of flanneld's that were given and have no effect.
+    pub without_effect: Vec<&'static str>,
     /// Where outer packets are decapsulated.
     pub decap: Decap,
     /// How long netfilter's approval of a flow lasts; 0: no fast path.
@@ -46,6 +54,14 @@ pub enum OptionError {
     /// No datastore of this kind.
     #[error("--datastore {0:?}: must be etcd or file:DIR")]
     Datastore(String),
+    /// flanneld would take its leases from Kubernetes.
+    #[error(
+        "--kube-subnet-mgr: this overlay has no Kubernetes subnet manager; leave it out and name an etcd with --etcd-endpoints"
+    )]
+    KubeSubnetMgr,
+    /// There is no IPv6 underlay yet.
+    #[error("--public-ipv6 {0}: there is no IPv6 in this overlay yet, inside or outside; leave it out")]
+    PublicIpv6(Ipv6Addr),
     /// No pattern.
     #[error("--iface-regex {pattern:?}: {}", .source.to_string().lines().last().unwrap_or_default().trim())]
     Regex {
@@ -61,6 +77,12 @@ impl TryFrom<AgentArgs> for AgentConfig {
 
     fn try_from(args: AgentArgs) -> Result<Self, OptionError> {
         let pattern = |pattern: String| Regex::new(&pattern).map_err(|source| OptionError::Regex { pattern, source });
+        if args.flanneld.kube_subnet_mgr {
+            return Err(OptionError::KubeSubnetMgr);
+        }
+        if let Some(address) = args.flanneld.public_ipv6 {
+            return Err(OptionError::PublicIpv6(address));
+        }
         Ok(Self {
             datastore: args.datastore.try_into()?,
             underlay: UnderlayChoice {
@@ -74,6 +96,8 @@ impl TryFrom<AgentArgs> for AgentConfig {
             masquerade: args.ip_masq.then_some(Masquerade { random_fully: !args.ip_masq_fully_random_disable }),
             forward_rules: args.iptables_forward_rules,
             run_dir: RunDir::new(&args.run_dir.run_dir),
+            healthz: args.flanneld.healthz(),
+            without_effect: args.flanneld.ignored.given(),
             decap: args.decap,
             flow_ttl: match (args.fast_path, args.decap) {
                 // The fast path decapsulates in TC.
@@ -120,7 +144,7 @@ mod tests {
 
     fn config(line: &str) -> Result<AgentConfig, OptionError> {
         let Command::Agent(args) = Cli::parse_from(line.split(' ')).command else { panic!("no agent") };
-        args.try_into()
+        (*args).try_into()
     }
 
     #[test]
@@ -153,6 +177,8 @@ mod tests {
             ("overlay agent --datastore redis", "--datastore \"redis\""),
             ("overlay agent --datastore file:", "--datastore \"file:\""),
             ("overlay agent --iface-regex eth(", "--iface-regex \"eth(\""),
+            ("overlay agent --kube-subnet-mgr", "--kube-subnet-mgr: this overlay has no Kubernetes subnet manager"),
+            ("overlay agent --public-ipv6 fd00::1", "--public-ipv6 fd00::1: there is no IPv6"),
         ] {
             let error = config(line).map(|_| ()).unwrap_err().to_string();
             assert!(error.starts_with(words) && !error.contains('\n'), "{error}");

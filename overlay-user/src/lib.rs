@@ -20,6 +20,7 @@ pub mod datastore;
 pub mod direct;
 pub mod docker_opts;
 pub mod endpoints;
+pub mod health;
 pub mod holder;
 mod json;
 pub mod lease;

@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Parser as _;
 use overlay_user::{
     agent,
     cli::{self, Cli, Command},
@@ -18,14 +17,14 @@ use tracing_subscriber::EnvFilter;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let cli = cli::parse(std::env::args_os());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(cli.log_level()));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .init();
-    let cli = Cli::parse_from(cli::arguments(std::env::args_os()));
     match LocalSet::new().run_until(run(cli)).await {
         Ok(code) => code,
         Err(error) => {
@@ -37,7 +36,7 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Agent(args) => agent::run(args.try_into()?).await,
+        Command::Agent(args) => agent::run((*args).try_into()?).await,
         Command::Cni => Ok(cni::run()?),
         Command::Teardown(args) => agent::teardown(&RunDir::new(&args.run_dir)).await,
         Command::Map(command) => commands::map(command),

@@ -177,7 +177,8 @@ impl RunDir {
         &self.path
     }
 
-    /// Takes away everything of ours in the run directory: pins, mount, files; and the directory, if it is empty then.
+    /// Takes away everything of ours in the run directory: pins, files, mount; and the directory, if it is empty then.
+    /// Without the right to unmount, the mount stays for the next agent: then the service manager has made it.
     ///
     /// # Errors
     /// When the bpffs is busy. What is missing already is no error.
@@ -185,13 +186,14 @@ impl RunDir {
         let bpf = self.bpf();
         ignore_missing(fs::remove_dir_all(bpf.join(LAYOUT)))
             .map_err(|source| RunDirError::Remove { path: bpf.join(LAYOUT), source })?;
+        for path in [self.lock_file(), self.device_file(), self.conntrack_file()] {
+            ignore_missing(fs::remove_file(&path)).map_err(|source| RunDirError::Remove { path, source })?;
+        }
         match umount2(&bpf, MntFlags::empty()) {
             // EINVAL: no mount point, the bpffs is somebody else's.
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(Errno::EPERM) => return Ok(()),
             Err(source) => return Err(RunDirError::Mount { action: "unmount", path: bpf, source }),
-        }
-        for path in [self.lock_file(), self.device_file(), self.conntrack_file()] {
-            ignore_missing(fs::remove_file(&path)).map_err(|source| RunDirError::Remove { path, source })?;
         }
         for path in [bpf, self.path.clone()] {
             remove_dir_if_empty(&path).map_err(|source| RunDirError::Remove { path, source })?;

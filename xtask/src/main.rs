@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod command;
+mod dist;
 mod hand_over;
 mod run;
 mod setup;
@@ -34,6 +35,8 @@ enum Task {
     Test(test::Options),
     /// Measure the data path against other ways to do the same, and the agent with many leases (root)
     Bench(hand_over::Options),
+    /// Build the packages to hand out, with one static program in each: target/dist
+    Dist(dist::Options),
     /// Check formatting, lints and documentation, of the host's crates and of the eBPF programs, and what the kernel's
     /// verifier says of these (as root)
     Check,
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Dist(options) => dist::run(&options),
         Task::Check => check::run(),
     };
     match done {

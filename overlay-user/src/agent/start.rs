@@ -13,6 +13,7 @@ use crate::{
     backoff::Backoff,
     config::AgentConfig,
     datastore::{self, Datastore},
+    health::Health,
     holder::{self, Claim},
     lease::{self, LeaseEvent},
     link,
@@ -28,7 +29,7 @@ use crate::{
 };
 
 impl<'a> Agent<'a> {
-    pub(super) async fn start(config: &'a AgentConfig, handle: &Handle) -> Result<Self> {
+    pub(super) async fn start(config: &'a AgentConfig, handle: &Handle, health: Health) -> Result<Self> {
         let store = datastore::open(&config.datastore)?;
         let (network, written) = network_config(&*store).await?;
         let network_range = ipv4_pool(&network)?.network();
@@ -78,6 +79,7 @@ impl<'a> Agent<'a> {
             public_ip,
             device: watch,
             endpoints,
+            health,
         };
         agent.first_routes().await?;
         agent.node.attach()?;
@@ -87,6 +89,7 @@ impl<'a> Agent<'a> {
         agent.set_rules(&device).await?;
         agent.write_subnet_file()?;
         tracing::info!(file = %config.subnet_file.display(), "ready");
+        agent.health.started();
         Ok(agent)
     }
 

@@ -16,21 +16,31 @@ impl Agent<'_> {
             UnderlayEvent::Back(underlay) => {
                 self.follow(underlay.clone()).await?;
                 tracing::info!(interface = underlay.name, address = %underlay.address, "underlay interface is back");
+                self.health.underlay(None);
             }
             UnderlayEvent::AddressChanged(underlay) => {
                 self.follow(underlay.clone()).await?;
                 tracing::info!(interface = underlay.name, address = %underlay.address, "underlay address changed");
+                self.health.underlay(None);
             }
-            UnderlayEvent::Gone => tracing::warn!("underlay interface is gone; nothing is forwarded until it is back"),
+            UnderlayEvent::Gone => {
+                tracing::warn!("underlay interface is gone; nothing is forwarded until it is back");
+                self.health.underlay(Some("gone"));
+            }
             UnderlayEvent::AddressGone => {
                 let address = self.node.plan().underlay.address;
                 tracing::warn!(%address, "degraded: underlay address is gone; the lease stays until there is another");
+                self.health.underlay(Some("without an address"));
             }
-            UnderlayEvent::Down => tracing::warn!("underlay interface is down"),
+            UnderlayEvent::Down => {
+                tracing::warn!("underlay interface is down");
+                self.health.underlay(Some("down"));
+            }
             UnderlayEvent::Up => {
                 tracing::info!("underlay interface is up");
                 // The kernel has dropped plain routes.
                 self.node.reconcile(self.table.routes()).await?;
+                self.health.underlay(None);
             }
             UnderlayEvent::Renamed(name) => {
                 tracing::info!(name, "underlay interface renamed");

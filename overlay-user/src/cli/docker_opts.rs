@@ -6,9 +6,6 @@ use clap::Args;
 
 use crate::docker_opts::DockerOptsFormat;
 
-/// The name of the subcommand.
-pub const DOCKER_OPTS: &str = "docker-opts";
-
 /// Options of `overlay docker-opts`.
 #[derive(Debug, Args)]
 pub struct DockerOptsArgs {
@@ -45,6 +42,26 @@ impl From<DockerOptsArgs> for DockerOptsFormat {
             combined: args.combined,
             combined_key: args.combined_key,
             ip_masq: !args.no_ip_masq,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn options_of_mk_docker_opts_are_taken_as_a_shell_takes_them() {
+        for line in
+            ["overlay docker-opts -icm -kKEY -d out", "overlay docker-opts -i -c -m --combined-key KEY --output out"]
+        {
+            let Command::DockerOpts(args) = Cli::parse_from(line.split(' ')).command else { panic!("no docker-opts") };
+            assert_eq!((args.individual, args.combined, args.no_ip_masq), (true, true, true), "{line}");
+            assert_eq!((args.combined_key.as_str(), args.output.as_deref()), ("KEY", Some("out".as_ref())));
+            assert_eq!(args.subnet_file, PathBuf::from("/run/flannel/subnet.env"));
         }
     }
 }

@@ -44,6 +44,7 @@ pub(super) const PACKAGES: &[Package] = &[
     package("tshark", "tests: Wireshark judges the packets we send", "/usr/bin/tshark"),
     package("nftables", "masquerading, and tests that filter packets", "/usr/sbin/nft"),
     package("iptables", "tests: the FORWARD chains that Docker leaves behind", "/usr/sbin/iptables-nft"),
+    package("systemd", "tests: a machine that the package is installed on", "/lib/systemd/systemd"),
     // Its DHCP service is neither enabled nor started by the installation.
     package(
         "containernetworking-plugins",
