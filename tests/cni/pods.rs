@@ -31,7 +31,11 @@ const PORT: u16 = 80;
 pub(crate) fn on_two_nodes(backend: Backend, arguments: &[&str], test: impl FnOnce(&mut Cluster) + Send) {
     let agent_arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let settings = Settings { backend, agent_arguments, ..Settings::default() };
-    isolated(|| test(&mut Cluster::without_containers(&settings).expect("start a cluster")));
+    isolated(|| {
+        let mut cluster = Cluster::new(&settings).expect("make a cluster");
+        cluster.bring_up_agents(&settings.network_config()).expect("start the agents");
+        test(&mut cluster);
+    });
 }
 
 fn flow(from: &Pod, to: &Pod) -> Flow {

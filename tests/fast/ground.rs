@@ -14,8 +14,9 @@ pub(crate) use overlay_tests::{
 use overlay_tests::{
     cluster::Settings,
     netns::Netns,
-    node::{Container, Node},
+    node::{BRIDGE, Container, Node},
     process::{output, wait_until},
+    traffic::ping,
 };
 
 /// How long a packet may be on its way before it counts as lost.
@@ -152,11 +153,32 @@ pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
 
 /// Whether `node` carries the flow of `protocol` between `ends` on the fast path.
 pub(crate) fn is_fast(node: &Node, protocol: u8, ends: [SocketAddrV4; 2]) -> bool {
-    let ends = ends.map(|end| (*end.ip(), end.port()));
+    carries(node, |flow, [local, remote]| flow == protocol && ends.contains(&local) && ends.contains(&remote))
+}
+
+/// Whether `node` carries a flow on the fast path whose protocol and ends, the local one first, `wanted` likes.
+pub(crate) fn carries(node: &Node, wanted: impl Fn(u8, [SocketAddrV4; 2]) -> bool) -> bool {
     let (flows, endpoints) = (node.counters().flows().unwrap(), node.counters().endpoints().unwrap());
     // An approved flow keeps to the kernel until the agent knows whose the address is.
     let mut keys = flows.iter().map(|(key, _)| key).filter(|key| endpoints.contains_key(&key.local().0));
-    keys.any(|key| key.protocol() == protocol && ends.contains(&key.local()) && ends.contains(&key.remote()))
+    keys.any(|key| wanted(key.protocol(), [key.local(), key.remote()].map(|(ip, port)| SocketAddrV4::new(ip, port))))
+}
+
+/// Starts another container on `node`, with the last byte `host` of the address; `veth` is the node's side.
+pub(crate) fn start_container(node: &Node, veth: &str, host: u32) -> Container {
+    let subnet = node.subnet();
+    let container = Container { netns: Netns::new().unwrap(), address: subnet.address(host) };
+    node.netns().veth(veth, &container.netns, "eth0", subnet.mtu).unwrap();
+    node.netns().ip(&format!("link set dev {veth} master {BRIDGE}")).unwrap();
+    container.netns.ip(&format!("address add {}/{} dev eth0", container.address, subnet.length)).unwrap();
+    container.netns.ip(&format!("route add default via {}", subnet.gateway)).unwrap();
+    container
+}
+
+/// Lets the new owner of an address make itself known, by the ARP request that comes before its first packet.
+pub(crate) fn announce(container: &Container, node: &Node) {
+    let answered = || ping(&container.netns, node.subnet().gateway, 1).unwrap().received == 1;
+    wait_until("the gateway to answer the new container", LIMIT, answered).unwrap();
 }
 
 /// Adds rules of nftables, as `nft -f` reads them, to `node`.
@@ -170,6 +192,14 @@ pub(crate) struct Forwarded<'a> {
 }
 
 impl<'a> Forwarded<'a> {
+    /// Goes on with a count that was begun on `node`, or begins one of all TCP and UDP packets.
+    pub(crate) fn continued(node: &'a Node) -> Self {
+        match output(node.netns().command("nft").arg("list table ip probe")) {
+            Ok(_) => Self { node },
+            Err(_) => Self::count(node, "meta l4proto { tcp, udp }"),
+        }
+    }
+
     pub(crate) fn count(node: &'a Node, filter: &str) -> Self {
         nft(
             node,

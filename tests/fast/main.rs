@@ -6,13 +6,13 @@
 #[cfg(test)]
 mod conntrack;
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod engaged;
 #[cfg(test)]
 mod ground;
 #[cfg(test)]
 mod headers;
-#[cfg(test)]
-mod nat;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]

@@ -1,34 +1,16 @@
 //! A container's packets are its own: not its neighbour's, nor those of who had its address before.
 
 use overlay_tests::{
-    netns::Netns,
-    node::{BRIDGE, Container, Node},
+    node::Container,
     packet_socket::{Frame, PacketSocket},
     packets::{Ipv4, PROTO_UDP},
     process::wait_until,
-    traffic::ping,
 };
 
 use crate::ground::{
-    Backend, Conversation, Forwarded, LIMIT, approving, for_either_backend, on_two_nodes, two, udp_socket,
+    Backend, Conversation, Forwarded, LIMIT, announce, approving, for_either_backend, on_two_nodes, start_container,
+    two, udp_socket,
 };
-
-/// Starts another container on `node`, with the last byte `host` of the address; `veth` is the node's side.
-fn start_container(node: &Node, veth: &str, host: u32) -> Container {
-    let subnet = node.subnet();
-    let container = Container { netns: Netns::new().unwrap(), address: subnet.address(host) };
-    node.netns().veth(veth, &container.netns, "eth0", subnet.mtu).unwrap();
-    node.netns().ip(&format!("link set dev {veth} master {BRIDGE}")).unwrap();
-    container.netns.ip(&format!("address add {}/{} dev eth0", container.address, subnet.length)).unwrap();
-    container.netns.ip(&format!("route add default via {}", subnet.gateway)).unwrap();
-    container
-}
-
-/// Lets the new owner of an address make itself known, by the ARP request that comes before its first packet.
-fn announce(container: &Container, node: &Node) {
-    let answered = || ping(&container.netns, node.subnet().gateway, 1).unwrap().received == 1;
-    wait_until("the gateway to answer the new container", LIMIT, answered).unwrap();
-}
 
 fn watch(container: &Container) -> PacketSocket {
     PacketSocket::open(&container.netns, "eth0").unwrap()

@@ -156,20 +156,6 @@ impl Cluster {
     ///
     /// When any of it fails: with the end of the log of whoever failed.
     pub fn start(settings: &Settings) -> Result<Self> {
-        let mut cluster = Self::without_containers(settings)?;
-        for node in &mut cluster.nodes {
-            node.add_container()?;
-        }
-        cluster.nodes.iter().try_for_each(Node::wait_container)?;
-        Ok(cluster)
-    }
-
-    /// The same without containers, for those who bring their own.
-    ///
-    /// # Errors
-    ///
-    /// As [`start`](Self::start).
-    pub fn without_containers(settings: &Settings) -> Result<Self> {
         let mut cluster = Self::new(settings)?;
         cluster.bring_up(&settings.network_config())?;
         Ok(cluster)
@@ -181,6 +167,19 @@ impl Cluster {
     ///
     /// When any of it fails: with the end of the log of whoever failed.
     pub fn bring_up(&mut self, config: &str) -> Result<()> {
+        self.bring_up_agents(config)?;
+        for node in &mut self.nodes {
+            node.add_container()?;
+        }
+        self.nodes.iter().try_for_each(Node::wait_container)
+    }
+
+    /// The same without containers, for those who bring their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`bring_up`](Self::bring_up).
+    pub fn bring_up_agents(&mut self, config: &str) -> Result<()> {
         self.write_config(config)?;
         self.nodes.iter_mut().try_for_each(Node::start_agent)?;
         for node in &mut self.nodes {

@@ -1,0 +1,47 @@
+//! Addresses and subnets that change hands in the middle of flows.
+
+use super::{BOTH, Nothing, Place, Something, Step, THERE, WORDS, talking_over_tcp, talking_over_udp, world};
+use crate::ground::{Backend, for_either_backend};
+
+/// Another container takes over the address.
+fn replaced() -> Vec<Step> {
+    let mut steps = vec![Step::Listen("listener", Place::There, 5001)];
+    steps.extend(talking_over_tcp("client", 4001, "listener", 5001, "server"));
+    steps.extend(talking_over_udp("near", "old", (4000, 5000)));
+    steps.extend([
+        Step::Replace,
+        Step::Udp("new", Place::There, 5000),
+        Step::TalkUntilHeard("near", "new"),
+        Step::Hear("old", Nothing),
+        Step::Engage("near", "new", BOTH),
+        Step::Talk("near", "new", WORDS, BOTH),
+        // The new one knows nothing of the connection.
+        Step::Say("client", None, "word"),
+        Step::Hear("client", Something),
+        Step::Hear("server", Nothing),
+        Step::Hear("old", Nothing),
+    ]);
+    steps
+}
+
+/// Another node takes over the subnet, and a container there the address.
+fn handed_over() -> Vec<Step> {
+    let mut steps = talking_over_udp("near", "old", (4010, 5010));
+    steps.extend([
+        Step::HandOver,
+        Step::Udp("new", Place::There, 5010),
+        Step::Say("near", Some((THERE, 5010)), "whose?"),
+        Step::Hear("new", Something),
+        Step::Hear("old", Nothing),
+        Step::Engage("near", "new", &[Place::One, Place::Three]),
+        Step::Talk("near", "new", WORDS, &[Place::One]),
+        Step::Hear("old", Nothing),
+    ]);
+    steps
+}
+
+for_either_backend! {
+    fn addresses_that_change_hands(backend) {
+        world::compare(backend, &[("another container", replaced()), ("another node", handed_over())]);
+    }
+}
