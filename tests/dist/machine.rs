@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use overlay_tests::{
+    cgroup::remove_tree,
     netns::Netns,
     process::{self, Process, wait_for, wait_until},
     sandbox,
@@ -223,6 +224,8 @@ impl Cgroup {
         fs::create_dir(&all)?;
         mount_at("cgroup2", &all, None)?;
         let path = all.join(format!("overlay-tests-{}-systemd", std::process::id()));
+        // A run that was killed has left it behind. One that lives keeps it, and then there cannot be a second.
+        remove_tree(&path).ok();
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self { path })
     }
@@ -235,15 +238,4 @@ impl Drop for Cgroup {
             eprintln!("{error:#}: {}", self.path.display());
         }
     }
-}
-
-/// The files in a control group go with it; groups within must be removed first.
-fn remove_tree(path: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    fs::remove_dir(path)
 }

@@ -4,6 +4,7 @@
 //! in network namespaces without a name, files only in a `tmpfs` that one process sees. See [`sandbox`].
 
 pub mod authority;
+pub mod cgroup;
 pub mod cluster;
 pub mod counters;
 pub mod docker;

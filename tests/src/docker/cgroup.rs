@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::process::wait_until;
+use crate::{cgroup::remove_tree, process::wait_until};
 
 /// What the names begin with; then follow the id of the process that it belongs to, and a number.
 const PREFIX: &str = "overlay-docker-";
@@ -74,17 +74,6 @@ fn remove(name: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The files in a control group go with it; groups within must be removed first.
-fn remove_tree(path: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    fs::remove_dir(path)
 }
 
 /// Where the hierarchies of control groups are mounted.
