@@ -1,11 +1,6 @@
 //! What the tests share: two nodes with Docker, and a way to say what was tried.
 
-use std::{
-    fmt,
-    io::{self, Write as _},
-    net::Ipv4Addr,
-    time::Duration,
-};
+use std::{fmt, net::Ipv4Addr, time::Duration};
 
 pub(crate) use overlay_tests::cluster::Backend;
 use overlay_tests::{
@@ -44,10 +39,9 @@ pub(crate) fn with_docker(test: impl FnOnce() + Send) {
     }
 }
 
-/// Prints a line, also where the output of a test that passes is not shown.
+/// Prints a line on what was tried.
 pub(crate) fn report(line: impl fmt::Display) {
-    // Not by `println!`, which the test harness keeps to itself.
-    writeln!(io::stdout().lock(), "docker: {line}").expect("write to standard output");
+    overlay_tests::report::report(format_args!("docker: {line}"));
 }
 
 /// Settings of the clusters here.

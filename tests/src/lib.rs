@@ -17,6 +17,7 @@ pub mod packet_socket;
 pub mod packets;
 pub mod process;
 pub mod programs;
+pub mod report;
 pub mod sandbox;
 pub mod snapshot;
 pub mod subnet_env;

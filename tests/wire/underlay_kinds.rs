@@ -5,6 +5,7 @@ use overlay_tests::{
     netns::Netns,
     node::{Node, UNDERLAY_DEVICE},
     process::wait_until,
+    report::report,
     sandbox::isolated,
     traffic::ping,
 };
@@ -21,7 +22,7 @@ fn with_upper(backend: Backend, commands: &[&str], test: impl FnOnce(&mut Cluste
         settings.agent_arguments.extend(["--iface", UPPER].map(str::to_owned));
         let mut cluster = Cluster::new(&settings).unwrap();
         if !can_make(commands[0]) {
-            eprintln!("SKIPPED: this kernel has no such interface: ip {}", commands[0]);
+            report(format_args!("underlay: NOT RUN, this kernel has no such interface: ip {}", commands[0]));
             return;
         }
         for node in cluster.nodes() {
