@@ -126,6 +126,22 @@ fn a_network_without_a_free_subnet() {
 }
 
 #[test]
+fn a_subnet_file_that_could_not_be_written_before_a_lease_is_taken() {
+    isolated(|| {
+        let cluster = one_node();
+        cluster.write_config(r#"{"Network":"10.1.0.0/16"}"#).unwrap();
+        let file = scratch().join("file");
+        fs::write(&file, "").unwrap();
+        for place in [file.join("subnet.env"), scratch()] {
+            let mut command = agent(&cluster);
+            // The later of two counts.
+            command.arg("--subnet-file").arg(&place);
+            assert_names(&refusal(&cluster, command), &["write subnet file", place.to_str().unwrap()]);
+        }
+    });
+}
+
+#[test]
 fn an_etcd_that_nobody_answers_for() {
     isolated(|| {
         let cluster = one_node();

@@ -23,13 +23,14 @@ use crate::{
     network::{Backend, NetworkConfig, Pool},
     node::{self, Node, Plan},
     routes::RouteTable,
-    subnet_file::PreviousSubnetFile,
+    subnet_file::{self, PreviousSubnetFile},
     underlay::{self, Underlay},
     watch::{self, WatchEvent},
 };
 
 impl<'a> Agent<'a> {
     pub(super) async fn start(config: &'a AgentConfig, handle: &Handle, health: Health) -> Result<Self> {
+        subnet_file::could_write(&config.subnet_file)?;
         let store = datastore::open(&config.datastore)?;
         let (network, written) = network_config(&*store).await?;
         let network_range = ipv4_pool(&network)?.network();
