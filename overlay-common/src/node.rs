@@ -63,8 +63,7 @@ const _: () = assert!(size_of::<LocalNode>() == 44 && align_of::<LocalNode>() ==
 
 impl LocalNode {
     /// Describes a node whose VTEP is `vtep` and that owns `subnet` of `network`, both given as network address
-    /// and prefix length in bits. `overlay` is the index of the overlay device
-    /// and the MTU, in bytes, of the fast path.
+    /// and prefix length in bits. `overlay` is the index of the overlay device and the MTU, in bytes, of the fast path.
     #[must_use]
     pub const fn new(
         vtep: &Vtep,

@@ -100,7 +100,7 @@ impl TryFrom<AgentArgs> for AgentConfig {
             without_effect: args.flanneld.ignored.given(),
             decap: args.decap,
             flow_ttl: match (args.fast_path, args.decap) {
-                // The fast path decapsulates in TC.
+                // What the kernel decapsulates, the fast path does not see.
                 (Switch::Off, _) | (_, Decap::Kernel) => 0,
                 (Switch::On, _) => ticks(args.fast_path_approval),
             },

@@ -7,7 +7,7 @@ use std::{fs, io};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
-use crate::{atomic_file, place::could_write_in};
+use crate::atomic_file;
 
 /// What `subnet.env` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,12 +134,7 @@ impl SubnetFile {
 /// # Errors
 /// [`SubnetFileError`], as [`SubnetFile::write`] would fail.
 pub fn could_write(path: &Path) -> Result<(), SubnetFileError> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let possible = match path.file_name() {
-        Some(_) if !path.is_dir() => could_write_in(directory),
-        _ => Err(io::ErrorKind::IsADirectory.into()),
-    };
-    possible.map_err(|source| SubnetFileError { path: path.to_owned(), source })
+    atomic_file::could_replace(path).map_err(|source| SubnetFileError { path: path.to_owned(), source })
 }
 
 /// The variables that `text` sets, line by line as a shell would take them, without quotes around their values; a later

@@ -46,7 +46,7 @@ impl Agent<'_> {
                 tracing::info!(name, "underlay interface renamed");
                 self.node.rename_underlay(name);
             }
-            // The kernel resolves neighbours for each packet: there is nothing of ours to refresh.
+            // The programs ask the kernel for the way to each neighbour again after a moment: there is nothing of ours to refresh.
             UnderlayEvent::MacChanged(_) | UnderlayEvent::RoutesChanged => {}
         }
         Ok(())
