@@ -79,6 +79,16 @@ pub(crate) fn await_route(node: &Node, third: u8, wanted: Option<Route>) {
     wait_until(&what, LIMIT, is).unwrap();
 }
 
+/// Waits until the second node's agent knows the first's subnet at the first's address: what an agent says of its own
+/// lease, its peers hear a moment later.
+#[track_caller]
+pub(crate) fn await_peer(cluster: &Cluster) {
+    let [one, two, ..] = cluster.nodes() else { panic!("two nodes") };
+    let (subnet, hop) = (one.subnet().subnet(), one.address());
+    let knows = || two.counters().routes().unwrap().get(&subnet).is_some_and(|route| route.next_hop() == hop);
+    wait_until("the peer's route to us", LIMIT, knows).unwrap();
+}
+
 /// How often the node's agent has said `words` on one line.
 pub(crate) fn said(node: &mut Node, words: &[&str]) -> usize {
     node.agent().log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count()

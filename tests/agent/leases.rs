@@ -4,7 +4,7 @@ use etcd_client::{Client, PutOptions};
 use overlay_common::Reason;
 use overlay_tests::{process::wait_until, sandbox::isolated, traffic::Flow};
 
-use crate::ground::{LIMIT, await_route, await_said, key, key_of, pings, route, said, settings, start, value};
+use crate::ground::{LIMIT, await_peer, await_route, await_said, key, key_of, pings, route, said, settings, start, value};
 
 #[test]
 fn a_lease_in_etcd_is_an_entry_in_the_map_for_as_long_as_it_is_there() {
@@ -51,6 +51,7 @@ fn our_own_key_that_somebody_deleted_is_taken_back() {
         let back = || cluster.etcd().get(&key).unwrap().as_ref() == Some(&ours);
         wait_until("our lease", LIMIT, back).unwrap();
         await_said(&mut cluster.nodes_mut()[0], &["taken back"], 1);
+        await_peer(&cluster);
         assert_eq!(pings(&cluster), 2);
     });
 }
@@ -76,17 +77,7 @@ fn a_stolen_subnet_is_not_shared_and_forwarded_for_again_when_it_is_free() {
         cluster.etcd().delete(&key).unwrap();
         await_said(&mut cluster.nodes_mut()[0], &["taken back"], 1);
         cluster.wait_converged().unwrap();
-        let third = cluster.nodes()[0].subnet().subnet().octets()[2];
-        let hop = cluster.nodes()[0].address();
-        let back = || {
-            cluster.nodes()[1]
-                .counters()
-                .routes()
-                .unwrap()
-                .get(&[10, 1, third, 0].into())
-                .is_some_and(|route| route.next_hop() == hop)
-        };
-        wait_until("the peer's route to us", LIMIT, back).unwrap();
+        await_peer(&cluster);
         assert_eq!(pings(&cluster), 2);
         assert_eq!(
             said(&mut cluster.nodes_mut()[0], &["WARN", "our subnet"]),
