@@ -4,7 +4,9 @@ use etcd_client::{Client, PutOptions};
 use overlay_common::Reason;
 use overlay_tests::{process::wait_until, sandbox::isolated, traffic::Flow};
 
-use crate::ground::{LIMIT, await_peer, await_route, await_said, key, key_of, pings, route, said, settings, start, value};
+use crate::ground::{
+    LIMIT, await_peer, await_route, await_said, key, key_of, pings, route, said, settings, start, value,
+};
 
 #[test]
 fn a_lease_in_etcd_is_an_entry_in_the_map_for_as_long_as_it_is_there() {
