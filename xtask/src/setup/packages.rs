@@ -102,27 +102,10 @@ fn commands<'a>(packages: &'a [Package]) -> impl Iterator<Item = Command> + 'a {
     units.filter_map(|unit| mask(unit)).chain([apt_get_install(names)]).chain(services().map(disable))
 }
 
-/// Installs packages; refreshes apt's lists first if they do not know all of them, or lead to files that are gone.
+/// Installs packages, of which old lists may know versions that are too old, or files that are gone.
 pub(super) fn install(packages: &[Package]) -> anyhow::Result<()> {
-    let known = packages.iter().all(|package| {
-        let show = Command::new("apt-cache").args(["show", "--quiet", &*package.name]).output();
-        show.is_ok_and(|output| output.status.success())
-    });
-    if !known {
-        run_quietly(&mut apt_get_update())?;
-    }
-    for mut command in commands(packages) {
-        let installs = command.get_program() == "apt-get";
-        let done = run_quietly(&mut command);
-        if done.is_err() && installs && known {
-            println!("setup: that failed, perhaps for old package lists: once more after `apt-get update`");
-            run_quietly(&mut apt_get_update())?;
-            run_quietly(&mut command)?;
-        } else {
-            done?;
-        }
-    }
-    Ok(())
+    run_quietly(&mut apt_get_update())?;
+    commands(packages).try_for_each(|mut command| run_quietly(&mut command))
 }
 
 fn apt_get_update() -> Command {
