@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya_obj::{Object, generated::bpf_map_type};
+use overlay_common::{Advice, Reason};
 use overlay_tests::verifier::{Measured, measure};
 
 /// A map by name: type in the document's words, key size, value size, capacity.
@@ -28,6 +29,19 @@ fn every_map_has_a_section() {
     }
 }
 
+#[test]
+fn the_table_of_reasons_is_what_commands_say() {
+    let document = include_str!("../bpf-maps.md");
+    let documented: Vec<&str> = table(document, "| index | reason ").collect();
+    let said: Vec<String> = Reason::ALL.into_iter().map(reason_row).collect();
+    assert!(documented == said, "bpf-maps.md, DROPS, should have these rows:\n{}", said.join("\n"));
+}
+
+fn reason_row(reason: Reason) -> String {
+    let Advice { meaning, hint } = reason.advice();
+    format!("| {} | {reason:?} | {} | {meaning} | {hint} |", reason.index(), reason.text())
+}
+
 /// In percent of the documented number.
 const TOLERANCE: u32 = 20;
 
@@ -46,8 +60,13 @@ fn the_table_of_costs_is_near_what_the_verifier_says() {
 
 /// The cells of the rows of the table of costs.
 fn costs(document: &str) -> Vec<Vec<&str>> {
-    let rows = document.lines().skip_while(|line| !line.starts_with("| program ")).skip(2);
-    rows.take_while(|line| line.starts_with('|')).map(cells).collect()
+    table(document, "| program ").map(cells).collect()
+}
+
+/// The rows of the table whose head begins with `head`.
+fn table<'a>(document: &'a str, head: &str) -> impl Iterator<Item = &'a str> {
+    let rows = document.lines().skip_while(move |line| !line.starts_with(head)).skip(2);
+    rows.take_while(|line| line.starts_with('|'))
 }
 
 fn cells(row: &str) -> Vec<&str> {
@@ -88,8 +107,7 @@ fn sorted(names: [&str; 9]) -> Vec<String> {
 }
 
 fn documented(document: &str) -> Maps {
-    let rows = document.lines().skip_while(|line| !line.starts_with("| map ")).skip(2);
-    rows.take_while(|line| line.starts_with('|'))
+    table(document, "| map ")
         .map(|line| {
             let cells: Vec<&str> = line.split('|').map(str::trim).collect();
             (cells[1].to_owned(), (cells[2].to_owned(), bytes(cells[3]), bytes(cells[4]), number(cells[5])))

@@ -30,7 +30,7 @@ pub use flow::{Flow, FlowKey, Sightings, Ticks};
 pub use neighbour::Neighbour;
 pub use node::{Encapsulation, LocalNode, Vtep};
 pub use outer::{FlowLabel, IPV4_HEADER, UdpHeaders, VxlanHeaders, ipv4_checksum, updated_checksum, with_tos_and_ttl};
-pub use reason::Reason;
+pub use reason::{Advice, Reason};
 pub use route::Route;
 pub use traffic::Traffic;
 

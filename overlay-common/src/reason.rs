@@ -1,5 +1,9 @@
 //! [`Reason`]: why a packet left the overlay path.
 
+mod advice;
+
+pub use self::advice::Advice;
+
 /// Why a packet was dropped. The error of the programs, the index of its counter in `DROPS`, and its text.
 ///
 /// The numbers are part of the contract with whoever reads the pinned map: a new reason goes to the end.
@@ -135,7 +139,9 @@ mod tests {
 
     #[test]
     fn no_two_reasons_read_alike() {
-        let texts: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.text()).collect();
-        assert_eq!(texts.len(), Reason::ALL.len());
+        let different =
+            |words: fn(&Reason) -> &'static str| Reason::ALL.iter().map(words).collect::<BTreeSet<_>>().len();
+        assert_eq!(different(|reason| reason.text()), Reason::ALL.len());
+        assert_eq!(different(|reason| reason.advice().meaning), Reason::ALL.len());
     }
 }

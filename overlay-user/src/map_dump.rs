@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use ipnetwork::Ipv4Network;
 use overlay_common::LocalNode;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ pub fn rows(run_dir: &RunDir, name: &str) -> Result<Vec<Value>, DumpError> {
 #[must_use]
 pub fn table(rows: &[Value]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     if let Some(Value::Object(first)) = rows.first() {
         table.set_header(first.keys());
     }
@@ -155,7 +155,7 @@ fn neighbours(directory: &Path) -> Result<Vec<Value>, DumpError> {
 
 fn drops(directory: &Path) -> Result<Vec<Value>, DumpError> {
     let drops = Drops::open(directory)?.all()?;
-    let row = |(reason, packets): (overlay_common::Reason, u64)| json!({ "reason": format!("{reason:?}"), "packets": packets, "meaning": reason.text() });
+    let row = |(reason, packets): (overlay_common::Reason, u64)| json!({ "reason": format!("{reason:?}"), "packets": packets, "meaning": reason.text(), "hint": reason.advice().hint });
     Ok(drops.into_iter().map(row).collect())
 }
 
