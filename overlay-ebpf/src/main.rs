@@ -127,7 +127,8 @@ fn count_and_log<C: EbpfContext>(packet: &impl Packet, context: &C, reason: Reas
     }
 }
 
-#[cfg(not(test))]
+// Where lints look at the whole workspace for the host, features of other members link `std`, which has a handler.
+#[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
