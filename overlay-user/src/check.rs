@@ -22,7 +22,6 @@ mod subnet;
 mod subnet_file;
 mod sysctls;
 mod underlay;
-mod xdp_features;
 
 use std::net::Ipv4Addr;
 
@@ -53,7 +52,7 @@ pub async fn run(config: &AgentConfig) -> Result<Report> {
         config,
         handle: agent::netlink()?,
         agent,
-        choice: Choice { decap: decap::name(config.decap), fast_path: config.flow_ttl != 0, ..Choice::default() },
+        choice: Choice { fast_path: config.flow_ttl != 0, ..Choice::default() },
         findings: Vec::new(),
     };
     let play = check.cluster().await;
@@ -107,7 +106,9 @@ impl Check<'_> {
         let (finding, underlay) = underlay::check(&self.handle, self.config, network).await;
         self.findings.push(finding);
         let underlay = underlay?;
-        self.findings.push(decap::check(self.config.decap, &underlay, backend).await);
+        let (finding, place) = decap::check(&self.handle, self.config.decap, &underlay, backend).await;
+        self.findings.push(finding);
+        self.choice.decap = Some(place);
         self.findings.push(sysctls::rp_filter(&underlay.name));
         self.choice.interface = Some(underlay.name.clone());
         self.choice.address = Some(underlay.address);

@@ -193,7 +193,7 @@ pub enum Switch {
 /// Where outer packets are decapsulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Decap {
-    /// In TC
+    /// In XDP where the driver runs it natively and is no veth, else in TC
     Auto,
     /// In TC, after the kernel has merged what belongs together
     Tc,

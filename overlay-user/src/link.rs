@@ -22,6 +22,7 @@ mod message;
 mod tap;
 mod vxlan;
 mod watch;
+mod xdp_features;
 
 use std::net::Ipv4Addr;
 
@@ -41,6 +42,7 @@ pub use error::LinkError;
 pub use tap::Tap;
 pub use vxlan::{VxlanConfig, set_local};
 pub use watch::{LinkEvent, LinkWatch};
+pub use xdp_features::{XdpFeaturesError, has_native_xdp};
 
 /// What all overlay devices' names begin with; a number follows.
 pub const NAME_PREFIX: &str = "overlay.";
@@ -192,6 +194,16 @@ pub async fn remove(handle: &Handle, name: &str) -> Result<bool, LinkError> {
 /// [`LinkError::Netlink`].
 pub async fn mac_of(handle: &Handle, name: &str) -> Result<Option<[u8; 6]>, LinkError> {
     Ok(by_name(&links(handle).await?, name).and_then(mac))
+}
+
+/// Whether interface `ifindex` is one end of a veth.
+///
+/// # Errors
+/// [`LinkError::Netlink`].
+pub async fn is_veth(handle: &Handle, ifindex: u32) -> Result<bool, LinkError> {
+    let links = links(handle).await?;
+    let link = links.iter().find(|link| link.header.index == ifindex);
+    Ok(link.and_then(kind) == Some(&InfoKind::Veth))
 }
 
 /// The names of all overlay devices of this node.

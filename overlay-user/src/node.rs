@@ -2,6 +2,7 @@
 //! goes, taken away by [`take_down`].
 
 mod containers;
+mod decap;
 mod follow;
 mod fragments;
 mod plan;
@@ -16,8 +17,11 @@ use ipnetwork::Ipv4Network;
 use overlay_common::{Encapsulation, Route};
 use rtnetlink::Handle;
 
-pub use self::plan::{Plan, check_decap, overlay_mtu};
 use self::{containers::Containers, fragments::Fragments};
+pub use self::{
+    decap::{DecapChoice, DecapPlace, check_decap, choose_decap},
+    plan::{Plan, overlay_mtu},
+};
 
 use crate::{
     cli::Decap,
@@ -35,6 +39,8 @@ use crate::{
 /// The overlay on this node.
 pub struct Node {
     plan: Plan,
+    /// Where outer packets are decapsulated, once the programs are attached.
+    decap: Option<DecapChoice>,
     handle: Handle,
     run_dir: RunDir,
     link: OverlayLink,
@@ -74,6 +80,7 @@ impl Node {
         let handle = handle.clone();
         Ok(Self {
             plan,
+            decap: None,
             handle,
             run_dir: run_dir.clone(),
             link,
@@ -92,16 +99,28 @@ impl Node {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn attach(&mut self) -> Result<()> {
+    pub async fn attach(&mut self) -> Result<()> {
         let overlay = Interface { name: &self.link.name, index: self.link.ifindex };
         let underlay = Interface { name: &self.plan.underlay.name, index: self.plan.underlay.ifindex };
         self.programs.attach_to_overlay(overlay)?;
         self.programs.attach_from_underlay(underlay)?;
         let mut attached = vec![("to_overlay", overlay.index), ("from_underlay", underlay.index)];
-        if self.plan.decap == Decap::Xdp {
-            self.programs.attach_xdp_decap(underlay)?;
-            attached.push(("xdp_decap", underlay.index));
+        let asked = self.plan.decap;
+        let mut decap = choose_decap(&self.handle, asked, &self.plan.underlay).await;
+        if decap.place == DecapPlace::Xdp {
+            match self.programs.attach_xdp_decap(underlay) {
+                Ok(()) => attached.push(("xdp_decap", underlay.index)),
+                // TC decapsulates whatever XDP has not.
+                Err(error) if asked == Decap::Auto || error.is_taken() => {
+                    decap = DecapChoice::new(DecapPlace::Tc, format!("XDP could not be had: {error}"));
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
+        if self.decap.as_ref() != Some(&decap) {
+            tracing::info!(place = decap.place.name(), why = decap.why, "decapsulating");
+        }
+        self.decap = Some(decap);
         // The TAP of `udp` has no port that others could send to.
         if self.plan.backend.encapsulation() == Encapsulation::Vxlan {
             self.programs.attach_admit(overlay)?;
@@ -195,6 +214,12 @@ impl Node {
         // Past a bridge, a packet that is too large for it is the kernel's to refuse or to cut up.
         let fast_mtu = self.containers_mtu.map_or(self.plan.mtu, |mtu| mtu.min(self.plan.mtu));
         self.local.set(self.plan.local_node(subnet, self.link.ifindex, fast_mtu))
+    }
+
+    /// Where outer packets are decapsulated, and why there; `None` before [`attach`](Self::attach).
+    #[must_use]
+    pub const fn decap(&self) -> Option<&DecapChoice> {
+        self.decap.as_ref()
     }
 
     /// What the overlay on this node is.

@@ -21,6 +21,7 @@ pub mod report;
 pub mod sandbox;
 pub mod snapshot;
 pub mod subnet_env;
+pub mod tap_nic;
 pub mod traffic;
 pub mod tun_peer;
 pub mod two_nodes;

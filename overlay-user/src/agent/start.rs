@@ -83,7 +83,7 @@ impl<'a> Agent<'a> {
             health,
         };
         agent.first_routes().await?;
-        agent.node.attach()?;
+        agent.node.attach().await?;
         if let Some(listener) = listener {
             agent.node.serve_fragments(listener, &config.run_dir.maps())?;
         }

@@ -6,6 +6,8 @@ use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use ipnetwork::Ipv4Network;
 use serde::Serialize;
 
+use crate::node::DecapPlace;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,8 +54,8 @@ pub struct Choice {
     pub device: Option<String>,
     /// MTU of the overlay, in bytes.
     pub mtu: Option<u32>,
-    /// Where outer packets are decapsulated: `tc`, `xdp` or `kernel`.
-    pub decap: &'static str,
+    /// Where outer packets are decapsulated.
+    pub decap: Option<DecapPlace>,
     /// Whether approved flows skip netfilter.
     pub fast_path: bool,
 }

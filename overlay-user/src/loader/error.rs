@@ -1,12 +1,13 @@
 //! What can go wrong with programs and links.
 
-use std::{io, path::PathBuf};
+use std::{error, io, iter, path::PathBuf};
 
 use aya::{
     EbpfError,
     pin::PinError,
     programs::{ProgramError, links::LinkError},
 };
+use nix::errno::Errno;
 
 /// What can go wrong with programs.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +70,19 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Whether a program of others is in the place that only one can have.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        let causes = iter::successors(error::Error::source(self), |error| error.source());
+        let errnos = causes.filter_map(|error| error.downcast_ref::<io::Error>()).filter_map(io::Error::raw_os_error);
+        // EEXIST: theirs runs in the kernel's generic mode, which excludes the driver's.
+        errnos.map(Errno::from_raw).any(|errno| matches!(errno, Errno::EBUSY | Errno::EEXIST))
+    }
+}
+
 /// An error and its causes on one line; aya's own messages leave the causes out.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &dyn error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -46,7 +46,7 @@ impl Node {
         let has_moved = underlay.address != self.plan.underlay.address;
         self.plan.underlay = underlay;
         self.direct = self.plan.direct_routes(&self.handle);
-        self.attach()?;
+        self.attach().await?;
         self.follow_mtu(self.plan.underlay.mtu).await?;
         if has_moved && let Err(error) = self.follow_address().await {
             // What the programs take needs neither.
@@ -90,7 +90,7 @@ impl Node {
             fragments.rebind(self.plan.underlay.address, self.plan.backend.port()).await?;
         }
         self.tell_programs()?;
-        self.attach()
+        self.attach().await
     }
 
     /// Takes in what the kernel has to reassemble (`udp` encapsulation), on `listener`, until the process ends.

@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use ipnetwork::Ipv4Network;
-use overlay_common::{Encapsulation, LocalNode, Ticks, Vtep};
+use overlay_common::{LocalNode, Ticks, Vtep};
 use rtnetlink::Handle;
 
 use crate::{
@@ -31,7 +31,7 @@ pub struct Plan {
     pub mac: [u8; 6],
     /// MTU of the overlay device in bytes.
     pub mtu: u32,
-    /// Where outer packets are decapsulated.
+    /// Where outer packets are to be decapsulated.
     pub decap: Decap,
     /// How long netfilter's approval of a flow lasts; 0: no fast path.
     pub flow_ttl: Ticks,
@@ -88,17 +88,4 @@ pub fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
     }
     let underlay = Underlay { mtu: configured.unwrap_or(underlay.mtu), ..underlay.clone() };
     Ok(underlay.overlay_mtu(backend.encapsulation().overhead())?)
-}
-
-/// Refuses a way to decapsulate that the encapsulation does not have.
-///
-/// # Errors
-/// One line that names both.
-pub fn check_decap(decap: Decap, encapsulation: Encapsulation) -> Result<()> {
-    match (decap, encapsulation) {
-        (Decap::Kernel, Encapsulation::Udp) => {
-            bail!("--decap kernel: the kernel cannot decapsulate the udp backend; use tc or xdp")
-        }
-        _ => Ok(()),
-    }
 }

@@ -16,7 +16,7 @@ const BASIC: u64 = 1;
 
 /// Why the kernel did not say.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum XdpFeaturesError {
+pub enum XdpFeaturesError {
     /// No socket could be had.
     #[error("open a generic netlink socket")]
     Socket(#[from] std::io::Error),
@@ -29,7 +29,10 @@ pub(super) enum XdpFeaturesError {
 }
 
 /// Whether the driver of interface `ifindex` runs XDP programs itself.
-pub(super) async fn is_native(ifindex: u32) -> Result<bool, XdpFeaturesError> {
+///
+/// # Errors
+/// When the kernel does not say.
+pub async fn has_native_xdp(ifindex: u32) -> Result<bool, XdpFeaturesError> {
     let (connection, mut handle, _) = genetlink::new_connection()?;
     let connection = tokio::spawn(connection);
     let mut request = NetlinkMessage::from(GenlMessage::from_payload(DevGet::Ask { ifindex }));
