@@ -15,19 +15,26 @@ pub struct Traffic {
     pub decap_packets: u64,
     /// Bytes of the inner packets accepted from the subnet.
     pub decap_bytes: u64,
+    /// Of the packets encapsulated, those that took the fast path.
+    pub encap_fast_packets: u64,
+    /// Of the packets accepted, those that took the fast path.
+    pub decap_fast_packets: u64,
 }
 
-const _: () = assert!(size_of::<Traffic>() == 32 && align_of::<Traffic>() == 8);
+const _: () = assert!(size_of::<Traffic>() == 48 && align_of::<Traffic>() == 8);
 
 impl core::ops::AddAssign for Traffic {
+    #[inline]
     fn add_assign(&mut self, other: Self) {
         self.encap_packets += other.encap_packets;
         self.encap_bytes += other.encap_bytes;
         self.decap_packets += other.decap_packets;
         self.decap_bytes += other.decap_bytes;
+        self.encap_fast_packets += other.encap_fast_packets;
+        self.decap_fast_packets += other.decap_fast_packets;
     }
 }
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)` over four `u64`, no padding (asserted above), every bit pattern is valid.
+// SAFETY: `repr(C)` over `u64`s, no padding (asserted above), every bit pattern is valid.
 unsafe impl aya::Pod for Traffic {}

@@ -6,7 +6,7 @@
 use core::net::Ipv4Addr;
 
 use network_types::{ip::Ipv4Hdr, udp::UdpHdr, vxlan::VxlanHdr};
-use overlay_common::{Encapsulation, LocalNode, Reason, VxlanHeaders, decapsulated_tos, with_tos_and_ttl};
+use overlay_common::{Encapsulation, LocalNode, Reason, Traffic, VxlanHeaders, decapsulated_tos, with_tos_and_ttl};
 
 use crate::{
     Verdict,
@@ -42,7 +42,7 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
     if !early && packet.is_in_vlan() {
         return Ok(Verdict::Pass);
     }
-    let accepted = if early { Some(accepted_early(packet)?) } else { accept(packet, node)? };
+    let accepted = if early { Some(accepted_early(packet, node)?) } else { accept(packet, node)? };
     let Some(accepted) = accepted else { return Ok(Verdict::Pass) };
     // The kernel would drop it as well, and count it nowhere that says why.
     let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
@@ -52,8 +52,8 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
         return Ok(Verdict::Pass);
     }
     let packets = packet.wire_packets();
-    let verdict = match (fast::enter(packet, node, accepted.outer_len, accepted.inner_len, tos)?, maps::encapsulation())
-    {
+    let fast = fast::enter(packet, node, accepted.outer_len, accepted.inner_len, tos)?;
+    let verdict = match (fast, maps::encapsulation()) {
         (Some(verdict), _) => verdict,
         (None, _) if early => deliver(packet, node)?,
         // The kernel's own VXLAN device decapsulates, on the way to the overlay device.
@@ -67,19 +67,23 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
             deliver(packet, node)?
         }
     };
-    if !early {
-        maps::count_decap(accepted.subnet, packets, accepted.inner_len as u64);
+    // `xdp_decap` has counted, but could not know the way.
+    if !early || fast.is_some() {
+        let (decap_packets, decap_bytes) = if early { (0, 0) } else { (packets, accepted.inner_len as u64) };
+        let decap_fast_packets = if fast.is_some() { packets } else { 0 };
+        let traffic = Traffic { decap_packets, decap_bytes, decap_fast_packets, ..Traffic::default() };
+        maps::count(accepted.subnet, traffic);
     }
     Ok(verdict)
 }
 
 /// What `xdp_decap` has checked, decapsulated and counted: nothing stands in front of the inner packet any more.
 #[inline(always)]
-fn accepted_early(packet: &TcPacket) -> Result<Accepted, Reason> {
+fn accepted_early(packet: &TcPacket, node: &LocalNode) -> Result<Accepted, Reason> {
     let inner = packet.header::<Ipv4Hdr>(L2)?;
     let inner_len = packet.len() - L2;
-    let tos = inner.tos;
-    Ok(Accepted { outer_len: 0, fragment: false, outer_tos: tos, inner_tos: tos, subnet: [0; 4], inner_len })
+    let (tos, subnet) = (inner.tos, node.subnet_of(inner.src_addr()));
+    Ok(Accepted { outer_len: 0, fragment: false, outer_tos: tos, inner_tos: tos, subnet, inner_len })
 }
 
 /// Lets in what [`decap`] has accepted, on the overlay device of VXLAN.
@@ -112,7 +116,8 @@ pub(crate) fn decap_early(packet: &mut XdpPacket) -> Result<(), Reason> {
     let frame = Ethernet { destination: node.vtep().mac, source: [0; 6], ether_type: ETHER_IPV4 };
     packet.store(0, &frame)?;
     update_tos(packet, accepted.inner_tos, tos)?;
-    maps::count_decap(accepted.subnet, 1, accepted.inner_len as u64);
+    let decap_bytes = accepted.inner_len as u64;
+    maps::count(accepted.subnet, Traffic { decap_packets: 1, decap_bytes, ..Traffic::default() });
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Container packet to outer packet.
 
 use network_types::ip::Ipv4Hdr;
-use overlay_common::{Encapsulation, FlowLabel, LocalNode, Reason, Route, UdpHeaders, VxlanHeaders};
+use overlay_common::{Encapsulation, FlowLabel, LocalNode, Reason, Route, Traffic, UdpHeaders, VxlanHeaders};
 
 use crate::{
     Verdict, fast, maps, neighbour,
@@ -37,7 +37,7 @@ pub(crate) fn encap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
 
     let tos = inner.tos;
     let flow = fast::note_leaving(packet, inner);
-    let departure = Departure { subnet, route, length, tos, flow };
+    let departure = Departure { subnet, route, length, tos, flow, fast: false };
     send(packet, node, &departure, ())
 }
 
@@ -52,6 +52,8 @@ pub(crate) struct Departure {
     pub(crate) tos: u8,
     /// [`FlowKey::hash`](overlay_common::FlowKey::hash) of its flow.
     pub(crate) flow: u32,
+    /// Whether it has skipped netfilter.
+    pub(crate) fast: bool,
 }
 
 /// What stands in front of an inner packet on the wire; and what the inner packet begins with from now on, if that changes.
@@ -73,7 +75,7 @@ pub(crate) fn send<I: Copy>(
     departure: &Departure,
     inner: I,
 ) -> Result<Verdict, Reason> {
-    let Departure { subnet, route, length, tos, flow } = departure;
+    let Departure { subnet, route, length, tos, flow, fast } = departure;
     let (packets, inner_len) = (packet.wire_packets(), *length as u16);
     let (vtep, way) = (node.vtep(), neighbour::way(packet, node, route.next_hop(), packets));
     // Not the same for all flows: two that share the counter of one CPU are two senders.
@@ -92,7 +94,9 @@ pub(crate) fn send<I: Copy>(
             packet.store(0, &Front { ethernet, outer: VxlanHeaders::new(&vtep, route, inner_len, label), inner })?;
         }
     }
-    maps::count_encap(*subnet, packets, *length as u64);
+    let encap_fast_packets = if *fast { packets } else { 0 };
+    let encap_bytes = *length as u64;
+    maps::count(*subnet, Traffic { encap_packets: packets, encap_bytes, encap_fast_packets, ..Traffic::default() });
     Ok(neighbour::send(packet, node, &way))
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn leave(packet: &mut TcPacket, node: &LocalNode, source: Source) -> 
     let length = encap::inner_length(&ip, packet.len() - L2, packet.is_gso())?;
     let subnet = node.subnet_of(destination);
     let Some(route) = maps::route(subnet) else { return Ok(None) };
-    let departure = Departure { subnet, route, length, tos: ip.tos, flow: candidate.hash() };
+    let departure = Departure { subnet, route, length, tos: ip.tos, flow: candidate.hash(), fast: true };
     encap::send(packet, node, &departure, forwarded(ip, ip.tos)).map(Some)
 }
 

@@ -71,28 +71,13 @@ pub(crate) fn endpoint(address: [u8; 4]) -> Option<Endpoint> {
     unsafe { ENDPOINTS.get(address) }.copied()
 }
 
-/// Counts `packets` wire packets of together `bytes` inner bytes, encapsulated towards `subnet`.
+/// Adds `traffic` to what was exchanged with `subnet`.
 #[inline(always)]
-pub(crate) fn count_encap(subnet: [u8; 4], packets: u64, bytes: u64) {
-    if let Some(traffic) = TRAFFIC.get_ptr_mut(subnet) {
+pub(crate) fn count(subnet: [u8; 4], traffic: Traffic) {
+    if let Some(sum) = TRAFFIC.get_ptr_mut(subnet) {
         // SAFETY: the value belongs to this CPU, and BPF programs on one CPU do not interrupt each other here:
         // both counts of a direction are written from softirq context only.
-        unsafe {
-            (*traffic).encap_packets += packets;
-            (*traffic).encap_bytes += bytes;
-        }
-    }
-}
-
-/// Counts `packets` wire packets of together `bytes` inner bytes, accepted from `subnet`.
-#[inline(always)]
-pub(crate) fn count_decap(subnet: [u8; 4], packets: u64, bytes: u64) {
-    if let Some(traffic) = TRAFFIC.get_ptr_mut(subnet) {
-        // SAFETY: as in `count_encap`.
-        unsafe {
-            (*traffic).decap_packets += packets;
-            (*traffic).decap_bytes += bytes;
-        }
+        unsafe { *sum += traffic };
     }
 }
 

@@ -109,6 +109,8 @@ fn traffic(directory: &Path, node: &LocalNode) -> Result<Vec<Value>, DumpError> 
             "encap_bytes": traffic.encap_bytes,
             "decap_packets": traffic.decap_packets,
             "decap_bytes": traffic.decap_bytes,
+            "encap_fast_packets": traffic.encap_fast_packets,
+            "decap_fast_packets": traffic.decap_fast_packets,
         })
     };
     Ok(traffic.into_iter().map(row).collect())

@@ -17,6 +17,12 @@ fn counted(from: &Node, to: &Node) -> [u64; 2] {
     [sent, to.counters().traffic(from.subnet().subnet()).unwrap().decap_packets]
 }
 
+/// How many packets `node` has taken the fast way, to and from `peer`, by its own counters.
+fn fast(node: &Node, peer: &Node) -> u64 {
+    let traffic = node.counters().traffic(peer.subnet().subnet()).unwrap();
+    traffic.encap_fast_packets + traffic.decap_fast_packets
+}
+
 /// Lets the containers exchange [`PACKETS`], and returns how many of them netfilter saw on each node, both directions
 /// together.
 fn seen_by_netfilter(cluster: &Cluster, engage: bool) -> [u64; 2] {
@@ -27,12 +33,17 @@ fn seen_by_netfilter(cluster: &Cluster, engage: bool) -> [u64; 2] {
         conversation.engage([one, two]);
     }
     let forwarded = [one, two].map(|node| Forwarded::count(node, "udp sport > 0"));
-    let before = [counted(one, two), counted(two, one)];
+    let fast_counts = || [fast(one, two), fast(two, one)];
+    let (before, fast_before) = ([counted(one, two), counted(two, one)], fast_counts());
     conversation.exchange_many(PACKETS);
     let after = [counted(one, two), counted(two, one)];
     let expected = before.map(|counts| counts.map(|count| count + u64::from(PACKETS)));
     assert_eq!(after, expected, "packets encapsulated and decapsulated, there and back");
-    forwarded.map(|forwarded| forwarded.packets())
+    let seen = forwarded.map(|forwarded| forwarded.packets());
+    // Each node has sent and received all of them; what netfilter has not seen has gone the fast way.
+    let fast_expected = [0, 1].map(|node| fast_before[node] + u64::from(2 * PACKETS) - seen[node]);
+    assert_eq!(fast_counts(), fast_expected, "packets counted as fast");
+    seen
 }
 
 for_either_backend! {
