@@ -11,19 +11,21 @@
 //!
 //! `v1` is the version of the layout of map keys and values.
 
+mod lock;
+
 use std::{
-    fs,
-    io::{self, Read as _, Seek as _, Write as _},
+    fs, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
+
+pub use self::lock::RunDirLock;
 
 /// Version of the layout of map keys and values; a changed layout gets a new directory.
 const LAYOUT: &str = "v1";
@@ -62,7 +64,7 @@ pub enum RunDirError {
     Held {
         /// The run directory.
         path: PathBuf,
-        /// The other agent's process id, as it wrote it.
+        /// The other agent's process id.
         pid: String,
     },
     /// The lock file could not be used.
@@ -85,12 +87,6 @@ pub enum RunDirError {
 #[derive(Debug, Clone)]
 pub struct RunDir {
     path: PathBuf,
-}
-
-/// The right to change what is in the run directory; ends with the process or when dropped.
-#[derive(Debug)]
-pub struct RunDirLock {
-    _file: Flock<fs::File>,
 }
 
 impl RunDir {
@@ -125,44 +121,16 @@ impl RunDir {
     /// [`RunDirError::Held`] when another agent has it.
     pub fn lock(&self) -> Result<RunDirLock, RunDirError> {
         create_dir(&self.path)?;
-        let path = self.lock_file();
-        let failed = |source| RunDirError::Lock { path: path.clone(), source };
-        let mut file =
-            fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        let mut pid = String::new();
-        file.read_to_string(&mut pid).map_err(failed)?;
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((_, Errno::EWOULDBLOCK)) => {
-                return Err(RunDirError::Held { path: self.path.clone(), pid: pid.trim().to_owned() });
-            }
-            Err((_, errno)) => return Err(failed(errno.into())),
-        };
-        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(RunDirLock { _file: file })
+        RunDirLock::take(&self.path, &self.lock_file())
     }
 
-    /// The process id of the agent that holds the run directory, as it wrote it, if one does. Changes nothing.
+    /// The process id of the agent that holds the run directory, if one does. Changes nothing.
     ///
     /// # Errors
     /// [`RunDirError::Lock`] when the lock file cannot be read.
     pub fn holder(&self) -> Result<Option<String>, RunDirError> {
         let path = self.lock_file();
-        let failed = |source| RunDirError::Lock { path: path.clone(), source };
-        let mut file = match fs::File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut pid = String::new();
-        file.read_to_string(&mut pid).map_err(failed)?;
-        // Shared, so that those who ask do not meet each other; given back at once.
-        match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Ok(_free) => Ok(None),
-            Err((_, Errno::EWOULDBLOCK)) => Ok(Some(pid.trim().to_owned())),
-            Err((_, errno)) => Err(failed(errno.into())),
-        }
+        lock::holder(&path).map_err(|source| RunDirError::Lock { path, source })
     }
 
     /// Whether the place for pins is on a bpffs already.

@@ -14,7 +14,7 @@ pub(crate) use overlay_tests::{
 use overlay_tests::{
     cluster::Settings,
     netns::Netns,
-    node::{BRIDGE, Container, Node},
+    node::{Container, Node},
     process::{output, wait_until},
     traffic::ping,
 };
@@ -171,13 +171,7 @@ pub(crate) fn carries(node: &Node, wanted: impl Fn(u8, [SocketAddrV4; 2]) -> boo
 
 /// Starts another container on `node`, with the last byte `host` of the address; `veth` is the node's side.
 pub(crate) fn start_container(node: &Node, veth: &str, host: u32) -> Container {
-    let subnet = node.subnet();
-    let container = Container { netns: Netns::new().unwrap(), address: subnet.address(host) };
-    node.netns().veth(veth, &container.netns, "eth0", subnet.mtu).unwrap();
-    node.netns().ip(&format!("link set dev {veth} master {BRIDGE}")).unwrap();
-    container.netns.ip(&format!("address add {}/{} dev eth0", container.address, subnet.length)).unwrap();
-    container.netns.ip(&format!("route add default via {}", subnet.gateway)).unwrap();
-    container
+    Container::join(node.netns(), node.subnet(), veth, host).unwrap()
 }
 
 /// Lets the new owner of an address make itself known, by the ARP request that comes before its first packet.

@@ -3,6 +3,7 @@
 //! Everything here needs root and nothing here touches the machine it runs on: devices, routes and rules exist only
 //! in network namespaces without a name, files only in a `tmpfs` that one process sees. See [`sandbox`].
 
+pub mod attached;
 pub mod authority;
 pub mod cgroup;
 pub mod cluster;
@@ -20,6 +21,7 @@ pub mod programs;
 pub mod report;
 pub mod sandbox;
 pub mod snapshot;
+pub mod steady;
 pub mod subnet_env;
 pub mod tap_nic;
 pub mod traffic;

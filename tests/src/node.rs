@@ -1,5 +1,7 @@
 //! [`Node`]: a network namespace with an underlay interface, an agent, and a bridge with one container.
 
+mod container;
+
 use std::{
     env, fs,
     net::Ipv4Addr,
@@ -12,6 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
+pub use self::container::Container;
 use crate::{
     counters::Counters,
     netns::Netns,
@@ -50,15 +53,6 @@ pub struct AgentCommand {
     pub program: PathBuf,
     /// What follows `overlay agent`.
     pub arguments: Vec<String>,
-}
-
-/// A container: a network namespace with one interface, `eth0`, on the bridge of a node.
-#[derive(Debug, Clone)]
-pub struct Container {
-    /// The namespace the container is.
-    pub netns: Netns,
-    /// Its address in the overlay network.
-    pub address: Ipv4Addr,
 }
 
 impl Node {
@@ -135,6 +129,11 @@ impl Node {
     /// What follows `overlay agent`, to give this node others than the rest.
     pub fn agent_arguments_mut(&mut self) -> &mut Vec<String> {
         &mut self.agent.arguments
+    }
+
+    /// Makes `program` the one that the next agent is.
+    pub fn set_program(&mut self, program: &Path) {
+        self.agent.program = program.to_owned();
     }
 
     /// Starts the agent without waiting for anything. It ends with the calling thread.
@@ -255,26 +254,6 @@ impl Node {
     #[must_use]
     pub fn container(&self) -> &Container {
         self.container.as_ref().unwrap_or_else(|| panic!("{} has no container yet", self.name))
-    }
-}
-
-impl Container {
-    /// Makes a bridge in the namespace `node`, and a container on it with the second address of `subnet`.
-    ///
-    /// # Errors
-    ///
-    /// When `ip` fails.
-    pub fn on_bridge(node: &Netns, subnet: &SubnetEnv) -> Result<Self> {
-        let (gateway, length, mtu) = (subnet.gateway, subnet.length, subnet.mtu);
-        let container = Self { netns: Netns::new()?, address: subnet.address(2) };
-        node.bridge(BRIDGE)?;
-        node.ip(&format!("link set dev {BRIDGE} mtu {mtu}"))?;
-        node.ip(&format!("address add {gateway}/{length} dev {BRIDGE}"))?;
-        node.veth("container", &container.netns, "eth0", mtu)?;
-        node.ip(&format!("link set dev container master {BRIDGE}"))?;
-        container.netns.ip(&format!("address add {}/{length} dev eth0", container.address))?;
-        container.netns.ip(&format!("route add default via {gateway}"))?;
-        Ok(container)
     }
 }
 

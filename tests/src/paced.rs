@@ -14,7 +14,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::{
+    prctl,
+    socket::{setsockopt, sockopt},
+};
 
 use crate::node::Container;
 
@@ -134,6 +137,8 @@ fn send(
     start: Instant,
     stop: &AtomicBool,
 ) -> Result<BTreeMap<Ipv4Addr, Vec<Duration>>> {
+    // Otherwise the kernel wakes a thread some 50 us late, to wake others with it.
+    prctl::set_timerslack(1)?;
     let mut sent: BTreeMap<Ipv4Addr, Vec<Duration>> = to.iter().map(|&to| (to, Vec::new())).collect();
     for number in 0_u32.. {
         thread::sleep((start + interval * number).saturating_duration_since(Instant::now()));

@@ -1,0 +1,80 @@
+//! What watches the data path while something happens to agents: every packet has a number and is missed when it is lost.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use overlay_tests::{
+    cluster::{Cluster, Settings},
+    node::Container,
+    paced::{Paced, Pair},
+    sandbox::isolated,
+    steady::Steady,
+    two_nodes::{flow, two},
+};
+
+/// 10,000 packets a second, in each direction.
+const INTERVAL: Duration = Duration::from_micros(100);
+/// A moment of traffic before and after, with everything as usual: long enough for flows to be approved and renewed.
+const USUAL: Duration = Duration::from_millis(2500);
+
+/// Brings up a cluster, does `what` to it while its first two containers talk, and fails when a single packet is lost
+/// or doubled, or TCP has to send a segment twice.
+#[track_caller]
+pub(crate) fn without_loss(settings: &Settings, what: impl FnOnce(&mut Cluster) + Send) {
+    isolated(|| {
+        let mut cluster = Cluster::start(settings).unwrap();
+        let traffic = Traffic::start(&cluster);
+        pass(USUAL);
+        what(&mut cluster);
+        pass(USUAL);
+        traffic.judge(&cluster);
+    });
+}
+
+/// Lets time pass in which nothing but traffic happens.
+pub(crate) fn pass(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        thread::sleep(time.saturating_sub(start.elapsed()));
+    }
+}
+
+/// Numbered packets both ways between two containers, and a TCP connection each way.
+pub(crate) struct Traffic {
+    paced: Paced,
+    steady: [Steady; 2],
+}
+
+impl Traffic {
+    pub(crate) fn start(cluster: &Cluster) -> Self {
+        let [one, two] = two(cluster);
+        let containers: Vec<Container> = [one, two].map(|node| node.container().clone()).into();
+        let steady = [flow(one, two), flow(two, one)].map(|flow| Steady::start(&flow).unwrap());
+        Self { paced: Paced::start(&containers, INTERVAL).unwrap(), steady }
+    }
+
+    /// Ends the traffic, prints what became of it, and fails when something was lost.
+    pub(crate) fn judge(self, cluster: &Cluster) {
+        let time = self.paced.elapsed();
+        let pairs = self.paced.stop().unwrap();
+        let carried = self.steady.map(|steady| steady.stop().unwrap());
+        println!("{:.1} s of traffic", time.as_secs_f64());
+        for Pair { from, to, sent, received, doubled, lost } in &pairs {
+            println!("{from} -> {to}: {sent} sent, {received} received, {doubled} doubled, {} lost", lost.len());
+        }
+        for carried in carried {
+            println!("TCP: {} bytes, {} segments sent again", carried.bytes, carried.retransmitted);
+        }
+        for node in cluster.nodes() {
+            println!("{}: drops {:?}", node.name(), node.counters().drops().unwrap());
+        }
+        for pair in &pairs {
+            // Fewer would be another test: of a sender that has slept.
+            assert!(f64::from(pair.sent) > time.as_secs_f64() * 9_000.0, "{} sent in {time:?}", pair.sent);
+            assert_eq!((pair.lost.len(), pair.doubled), (0, 0), "lost at {:?}", pair.lost);
+        }
+        assert_eq!(carried.map(|carried| carried.retransmitted), [0, 0], "TCP segments sent again");
+    }
+}
