@@ -35,6 +35,15 @@ impl core::ops::AddAssign for Traffic {
     }
 }
 
+impl core::iter::Sum for Traffic {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |mut sum, count| {
+            sum += count;
+            sum
+        })
+    }
+}
+
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)` over `u64`s, no padding (asserted above), every bit pattern is valid.
 unsafe impl aya::Pod for Traffic {}

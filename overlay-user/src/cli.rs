@@ -12,6 +12,7 @@ use std::{
 };
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use ipnetwork::Ipv4Network;
 
 pub use self::{
     datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorArgs},
@@ -156,16 +157,32 @@ pub struct RunDirArgs {
 /// Subcommands of `overlay map`.
 #[derive(Debug, Subcommand)]
 pub enum MapCommand {
-    /// List the maps
-    List(RunDirArgs),
+    /// List the maps: what they hold, how full they are, and the memory that they take
+    List {
+        /// How to print it
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        /// Where the maps are
+        #[command(flatten)]
+        run_dir: RunDirArgs,
+    },
     /// Print what a map holds, decoded; needs no running agent
     Dump {
         /// The map, as `overlay map list` names it
         #[arg(ignore_case = true)]
         name: String,
         /// How to print it
-        #[arg(short, long, value_enum, default_value_t = Output::Table)]
-        output: Output,
+        #[arg(short, long, value_enum, default_value_t = MapOutput::Table)]
+        output: MapOutput,
+        /// Only entries about this subnet, or a part of it
+        #[arg(long, value_name = "NETWORK")]
+        subnet: Option<Ipv4Network>,
+        /// Only entries about the node with this underlay address
+        #[arg(long, value_name = "ADDRESS")]
+        node: Option<Ipv4Addr>,
+        /// Only entries about this container's address
+        #[arg(long, value_name = "ADDRESS")]
+        address: Option<Ipv4Addr>,
         /// Where the maps are
         #[command(flatten)]
         run_dir: RunDirArgs,
@@ -179,6 +196,17 @@ pub enum Output {
     Table,
     /// JSON, for programs.
     Json,
+}
+
+/// How to print what a map holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MapOutput {
+    /// Columns, for people.
+    Table,
+    /// JSON, for programs.
+    Json,
+    /// Key and value of each entry in hexadecimal, as the map has them; values of all CPUs one after the other.
+    Raw,
 }
 
 /// On or off.

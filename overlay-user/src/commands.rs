@@ -13,7 +13,8 @@ use crate::{
     atomic_file, check,
     cli::{CheckArgs, ConfigCommand, DockerOptsArgs, LeaseCommand, MapCommand, OperatorArgs, Output},
     datastore::{self, Datastore, DatastoreConfig},
-    docker_opts, map_dump, maps,
+    docker_opts,
+    map_dump::{self, Filter},
     network::{ConfigChange, MAX_CONFIG, NetworkConfig},
     rundir::RunDir,
 };
@@ -24,16 +25,16 @@ use crate::{
 /// When there is no data path, or no such map.
 pub fn map(command: MapCommand) -> Result<()> {
     match command {
-        MapCommand::List(args) => {
-            RunDir::new(&args.run_dir).existing_maps()?;
-            print(&maps::NAMES.join("\n"))
-        }
-        MapCommand::Dump { name, output, run_dir } => {
-            let rows = map_dump::rows(&RunDir::new(&run_dir.run_dir), &name)?;
+        MapCommand::List { output, run_dir } => {
+            let rows = map_dump::list(&RunDir::new(&run_dir.run_dir))?;
             match output {
-                Output::Table => print(&map_dump::table(&rows)),
+                Output::Table => print(&map_dump::list_table(&rows)),
                 Output::Json => print(&serde_json::to_string_pretty(&rows)?),
             }
+        }
+        MapCommand::Dump { name, output, subnet, node, address, run_dir } => {
+            let filter = Filter { subnet, node, address };
+            Ok(map_dump::dump(&RunDir::new(&run_dir.run_dir), &name, &filter, output, &mut io::stdout())?)
         }
     }
 }

@@ -1,7 +1,8 @@
 //! One type per kernel map, over its pin; only here aya's maps are known.
 
+mod each;
 mod endpoints;
-mod neighbours;
+mod facts;
 mod routes;
 
 use std::{
@@ -15,8 +16,9 @@ use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use overlay_common::{LocalNode, Reason};
 
 pub use self::{
-    endpoints::{EndpointsMap, Flows},
-    neighbours::Neighbours,
+    each::{bytes, each, each_per_cpu, each_slot, each_slot_per_cpu},
+    endpoints::EndpointsMap,
+    facts::MapFacts,
     routes::Routes,
 };
 

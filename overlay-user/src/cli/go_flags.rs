@@ -81,7 +81,7 @@ mod tests {
     use clap::error::ErrorKind;
 
     use super::*;
-    use crate::cli::{AgentArgs, Command as Parsed, MapCommand, Output};
+    use crate::cli::{AgentArgs, Command as Parsed, MapCommand, MapOutput, Output};
 
     fn try_agent(line: &str) -> Result<AgentArgs, clap::Error> {
         let words = ["overlay", "agent"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));
@@ -191,6 +191,6 @@ mod tests {
         let Parsed::Map(MapCommand::Dump { output, .. }) = try_parse(line.map(OsString::from)).unwrap().command else {
             panic!("no map dump")
         };
-        assert_eq!(output, Output::Json);
+        assert_eq!(output, MapOutput::Json);
     }
 }

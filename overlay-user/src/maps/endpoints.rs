@@ -1,9 +1,9 @@
-//! `ENDPOINTS`, and the flows between them: `FLOWS` and `CANDIDATES`.
+//! `ENDPOINTS`: whose address is whose.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use aya::maps::{HashMap, Map, MapData};
-use overlay_common::{Endpoint, Flow, FlowKey};
+use overlay_common::Endpoint;
 
 use super::{MapsError, Pinned, ignore_missing};
 
@@ -44,23 +44,5 @@ impl EndpointsMap {
     pub fn all(&self) -> Result<BTreeMap<Ipv4Addr, Endpoint>, MapsError> {
         let entries = self.0.map.iter().map(|entry| entry.map(|(address, endpoint)| (address.into(), endpoint)));
         self.0.check("read", entries.collect())
-    }
-}
-
-/// The flows that the fast path knows: `FLOWS`, or `CANDIDATES`.
-pub struct Flows(Pinned<HashMap<MapData, FlowKey, Flow>>);
-
-impl Flows {
-    /// Opens the map `name` pinned in `directory`.
-    ///
-    /// # Errors
-    /// When it is not there or of another kind.
-    pub fn open(directory: &Path, name: &str) -> Result<Self, MapsError> {
-        Ok(Self(Pinned::open(directory, name, |map| HashMap::try_from(Map::LruHashMap(map)))?))
-    }
-
-    /// Every flow, one after another; a table that programs write to meanwhile may show one twice or miss one.
-    pub fn iter(&self) -> impl Iterator<Item = Result<(FlowKey, Flow), MapsError>> + '_ {
-        self.0.map.iter().map(|entry| self.0.check("read", entry))
     }
 }

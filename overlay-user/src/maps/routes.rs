@@ -102,21 +102,16 @@ impl Routes {
         self.routes.check("read", entries.collect())
     }
 
-    /// Every node that owns a subnet, by underlay address.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn nodes(&self) -> Result<BTreeMap<Ipv4Addr, Ipv4Network>, MapsError> {
-        let entries = self.nodes.map.iter().map(|entry| entry.map(|(node, key)| (node.into(), self.subnet(key))));
-        self.nodes.check("read", entries.collect())
-    }
-
     /// What was exchanged with each remote subnet, all CPUs together.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn traffic(&self) -> Result<BTreeMap<Ipv4Network, Traffic>, MapsError> {
-        let entries = self.traffic.map.iter().map(|entry| entry.map(|(key, values)| (self.subnet(key), sum(&values))));
+        let entries = self
+            .traffic
+            .map
+            .iter()
+            .map(|entry| entry.map(|(key, values)| (self.subnet(key), values.iter().copied().sum())));
         self.traffic.check("read", entries.collect())
     }
 
@@ -157,11 +152,4 @@ impl Routes {
     fn subnet(&self, key: [u8; 4]) -> Ipv4Network {
         Ipv4Network::new(key.into(), self.subnet_len).unwrap_or_else(|_| Ipv4Network::from(Ipv4Addr::from(key)))
     }
-}
-
-fn sum(values: &PerCpuValues<Traffic>) -> Traffic {
-    values.iter().fold(Traffic::default(), |mut sum, value| {
-        sum += *value;
-        sum
-    })
 }

@@ -1,0 +1,6 @@
+//! What an operator sees: maps, status, live rates; and that the reason of every drop is found there.
+
+#[cfg(test)]
+mod maps;
+#[cfg(test)]
+mod million;
