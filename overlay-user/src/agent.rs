@@ -4,6 +4,7 @@ mod device;
 mod network;
 mod signals;
 mod start;
+mod summary;
 mod underlay;
 
 use std::net::Ipv4Addr;

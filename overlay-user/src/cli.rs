@@ -39,6 +39,15 @@ impl Cli {
             _ => "info",
         }
     }
+
+    /// How log lines are written.
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        match &self.command {
+            Command::Agent(agent) => agent.log_format,
+            _ => LogFormat::Human,
+        }
+    }
 }
 
 /// The subcommands.
@@ -71,6 +80,12 @@ pub enum Command {
     Cni,
     /// Take away everything that agents have left on this node
     Teardown(RunDirArgs),
+    /// Write shell completions and manual pages of these commands; packages are made with it
+    #[command(hide = true)]
+    Documents {
+        /// Where to: completions go into `completions`, pages into `man`
+        directory: PathBuf,
+    },
 }
 
 /// Options of `overlay agent`. Those that flanneld has carry flanneld's names, on the command line and in the
@@ -130,6 +145,9 @@ pub struct AgentArgs {
     /// Log each packet that the programs drop, with its addresses and the reason; for debugging, it costs
     #[arg(long, env = "OVERLAY_LOG_DROPS")]
     pub log_drops: bool,
+    /// How log lines are written: for people, or as one JSON object each; RUST_LOG says which
+    #[arg(long, env = "OVERLAY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
+    pub log_format: LogFormat,
     /// Take the data path away when the agent stops, instead of leaving it to forward
     #[arg(long, env = "OVERLAY_TEARDOWN_ON_EXIT")]
     pub teardown_on_exit: bool,
@@ -207,6 +225,15 @@ pub enum MapOutput {
     Json,
     /// Key and value of each entry in hexadecimal, as the map has them; values of all CPUs one after the other.
     Raw,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people, in colour on a terminal
+    Human,
+    /// One JSON object a line
+    Json,
 }
 
 /// On or off.

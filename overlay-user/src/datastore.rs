@@ -33,6 +33,15 @@ pub enum DatastoreConfig {
     File(FileOptions),
 }
 
+impl fmt::Display for DatastoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Etcd(options) => write!(f, "etcd at {}, {}", options.endpoints.join(", "), options.prefix),
+            Self::File(options) => write!(f, "files in {}", options.directory.display()),
+        }
+    }
+}
+
 /// A datastore in a directory.
 #[derive(Debug, Clone)]
 pub struct FileOptions {

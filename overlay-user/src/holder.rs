@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-pub use self::acquire::{AcquireError, Preview, acquire, preview};
+pub use self::acquire::{AcquireError, Origin, acquire, preview};
 use crate::allocate::Previous;
 use crate::datastore::{Datastore, Lifetime, Revision};
 use crate::lease::{Lease, Node};
@@ -92,6 +92,7 @@ pub enum HoldEvent {
 pub struct Holder {
     store: Arc<dyn Datastore>,
     lease: Lease,
+    origin: Origin,
     revision: Revision,
     lifetime: Lifetime,
     expires: Option<SystemTime>,
@@ -105,6 +106,12 @@ impl Holder {
     #[must_use]
     pub const fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// Where the subnet comes from.
+    #[must_use]
+    pub const fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Where to say that this node has another PublicIP. [`keep`](Self::keep) then writes it into the lease, in place: this

@@ -1,30 +1,20 @@
 //! `overlay`: parses the command line, starts logging, runs one command, and says how it went.
 
-use std::{
-    io::{self, IsTerminal as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use overlay_user::{
     agent,
     cli::{self, Cli, Command},
-    cni, commands,
+    cni, commands, documents, logging,
     rundir::RunDir,
 };
 use tokio::task::LocalSet;
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = cli::parse(std::env::args_os());
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(cli.log_level()));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    logging::start(cli.log_level(), cli.log_format());
     match LocalSet::new().run_until(run(cli)).await {
         Ok(code) => code,
         Err(error) => {
@@ -43,6 +33,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Config(command) => commands::config(command).await,
         Command::Lease(command) => commands::lease(command).await,
         Command::Check(args) => return commands::check(*args).await,
+        Command::Documents { directory } => documents::write(&directory),
         Command::DockerOpts(args) => commands::docker_opts(args).await,
     }
     .map(|()| ExitCode::SUCCESS)

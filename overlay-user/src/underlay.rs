@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnetwork::Ipv4Network;
 use regex::Regex;
 
-pub use choose::choose;
+pub use choose::{choose, why};
 pub use read::{read, select};
 pub use watch::{ADDRESS_GRACE, UnderlayEvent, Watch};
 

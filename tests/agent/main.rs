@@ -11,6 +11,7 @@ mod config;
 mod ground;
 #[cfg(test)]
 mod leases;
+mod logs;
 #[cfg(test)]
 mod loss;
 #[cfg(test)]

@@ -30,7 +30,15 @@ fn what_is_installed_runs_is_upgraded_and_goes_without_a_trace() {
     let packages = Packages::build(&["--program".as_ref(), agent_program().unwrap().as_os_str()]);
     assert_eq!(packages.sums().lines().count(), 2);
     let archived = packages.archived();
-    for file in ["overlay", "LICENSE", "README.md", "packaging/systemd/overlay.service", "packaging/default"] {
+    for file in [
+        "overlay",
+        "LICENSE",
+        "README.md",
+        "packaging/systemd/overlay.service",
+        "packaging/default",
+        "completions/_overlay",
+        "man/overlay-agent.1",
+    ] {
         assert!(archived.iter().any(|path| path == file), "no {file} in {archived:?}");
     }
     isolated(|| life_of_a_package(&packages));
@@ -67,6 +75,7 @@ fn life_of_a_package(packages: &Packages) {
     let before = machine.traces().unwrap();
 
     install(&machine);
+    documents_are_where_shells_and_man_look(&machine);
     let subnet = start(&machine);
     let _container = follow_a_container(&machine, &subnet);
     tell_whether_traffic_flows(&machine);
@@ -89,6 +98,28 @@ fn install(machine: &Machine) {
     let complaints =
         machine.shell("systemd-analyze verify --man=no overlay.service run-overlay-bpf.mount 2>&1").unwrap();
     assert!(!complaints.contains("overlay"), "{complaints}");
+}
+
+/// Each shell has the file in its own directory, and bash, the one that is here, completes with it.
+fn documents_are_where_shells_and_man_look(machine: &Machine) {
+    let complete = ". /usr/share/bash-completion/completions/overlay; \
+                    COMP_WORDS=(overlay agent --log-fo) COMP_CWORD=2; \
+                    _overlay overlay --log-fo agent; echo ${COMPREPLY[*]}";
+    let completed = machine.shell(&format!("bash -c '{complete}'")).unwrap();
+    assert_eq!(completed.trim(), "--log-format");
+    machine
+        .shell(
+            "grep -q log-format /usr/share/zsh/vendor-completions/_overlay \
+                    /usr/share/fish/vendor_completions.d/overlay.fish",
+        )
+        .unwrap();
+    let pages = machine.shell("cd /usr/share/man/man1; ls overlay*").unwrap();
+    for page in ["overlay.1.gz", "overlay-agent.1.gz", "overlay-map-dump.1.gz"] {
+        assert!(pages.lines().any(|line| line == page), "no {page} in {pages}");
+    }
+    assert!(!pages.contains("documents"), "a page for a hidden command: {pages}");
+    let page = machine.shell("zcat /usr/share/man/man1/overlay-agent.1.gz").unwrap();
+    assert!(page.contains("OVERLAY_LOG_FORMAT"), "{page}");
 }
 
 fn start(machine: &Machine) -> SubnetEnv {

@@ -45,6 +45,11 @@ impl Dist {
     fn program(&self) -> PathBuf {
         self.stage.join("release/overlay")
     }
+
+    /// Where the program writes its shell completions and manual pages.
+    fn documents(&self) -> PathBuf {
+        self.stage.join("release/documents")
+    }
 }
 
 /// Builds the program and the packages.
@@ -66,6 +71,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     let built = options.program.clone().map_or_else(|| build_release(&target), Ok)?;
     step("strip", || command::run(Command::new("strip").arg("-o").arg(dist.program()).arg(&built)))?;
+    step("completions and manual pages", || {
+        command::run(Command::new(dist.program()).arg("documents").arg(dist.documents()))
+    })?;
     step("tar.gz", || tarball::build(&dist))?;
     step("deb", || deb::build(&dist, options.program.is_some()))?;
     summarize(&dist, options.program.is_some())

@@ -7,7 +7,7 @@ use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 use tokio::sync::mpsc;
 
-use super::{Agent, device::Device, follow_endpoints, follow_underlay};
+use super::{Agent, device::Device, follow_endpoints, follow_underlay, summary};
 use crate::{
     allocate::Previous,
     backoff::Backoff,
@@ -48,10 +48,7 @@ impl<'a> Agent<'a> {
         let holder = holder::acquire(Arc::clone(&store), &network, &settled.claim(config)).await?;
         let underlay = settled.underlay.clone();
         let subnet = holder.lease().subnet.v4;
-        tracing::info!(
-            %subnet, interface = underlay.name, address = %underlay.address, public_ip = %underlay.public_ip, mtu,
-            backend = network.backend.name(), device, "subnet taken"
-        );
+        summary::tell(config, &settled, subnet, holder.origin());
         let table = RouteTable::new(&network, underlay.public_ip, subnet);
         let (underlay_events, underlay_changes) = mpsc::channel(64);
         let watch = underlay::Watch::new(underlay.clone(), config.underlay.public_ip)?;

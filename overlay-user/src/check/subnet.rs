@@ -5,7 +5,7 @@ use ipnetwork::Ipv4Network;
 use super::Finding;
 use crate::{
     datastore::Datastore,
-    holder::{self, Claim, Preview},
+    holder::{self, Claim, Origin},
     network::NetworkConfig,
 };
 
@@ -19,14 +19,14 @@ pub(super) async fn check(
 ) -> (Finding, Option<Ipv4Network>) {
     let public_ip = claim.node.public_ip;
     match holder::preview(store, network, claim).await {
-        Ok(Preview::Renew(key)) => {
+        Ok(Origin::Renew(key)) => {
             (Finding::green(CHECK, format!("{}: our lease, to be renewed", key.v4)), Some(key.v4))
         }
-        Ok(Preview::Previous(key)) => {
+        Ok(Origin::Previous(key)) => {
             (Finding::green(CHECK, format!("{}: had before, by subnet.env, and free", key.v4)), Some(key.v4))
         }
-        Ok(Preview::Chance(key)) => (Finding::green(CHECK, format!("a free one by chance, such as {}", key.v4)), None),
-        Ok(Preview::Ask(key)) => {
+        Ok(Origin::Chance(key)) => (Finding::green(CHECK, format!("a free one by chance, such as {}", key.v4)), None),
+        Ok(Origin::Ask(key)) => {
             let found =
                 format!("{}: leased for {public_ip}, which may be this node or another with its address", key.v4);
             let advice = "none if no other node has this address: the agent asks, and refuses only if one answers";

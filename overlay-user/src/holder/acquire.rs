@@ -52,11 +52,12 @@ pub async fn acquire(store: Arc<dyn Datastore>, config: &NetworkConfig, claim: &
         let snapshot = store.snapshot(&Scope::Everything).await?;
         let leases = Leases::sort(&snapshot.entries, config, claim);
         let attempt = Attempt { store: &*store, config, claim, leases };
-        if let Some((subnet, revision, lifetime)) = attempt.run().await? {
+        if let Some(((subnet, revision, lifetime), origin)) = attempt.run().await? {
             let lease = Lease { subnet, node: claim.node.clone() };
             let renew_margin = claim.renew_margin;
             let public_ip = watch::Sender::new(claim.node.public_ip);
-            let mut holder = Holder { store, lease, revision, lifetime, expires: None, renew_margin, public_ip };
+            let mut holder =
+                Holder { store, lease, origin, revision, lifetime, expires: None, renew_margin, public_ip };
             holder.holds(revision, lifetime);
             return Ok(holder);
         }
@@ -66,33 +67,41 @@ pub async fn acquire(store: Arc<dyn Datastore>, config: &NetworkConfig, claim: &
     Err(AcquireError::Contended)
 }
 
-/// What [`acquire`] would do with the leases as they are.
+/// Where a subnet comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preview {
-    /// Renew this lease, which is ours.
+pub enum Origin {
+    /// From this lease, which is ours and is renewed.
     Renew(SubnetKey),
-    /// Ask whether this lease, which carries our PublicIP, has a holder, and renew it or refuse to start.
+    /// From this lease, which carries our PublicIP: whether it has a holder is asked, then it is renewed or the agent
+    /// refuses to start.
     Ask(SubnetKey),
-    /// Create this lease: the subnet that `subnet.env` remembers is free.
+    /// The subnet that `subnet.env` remembers is free.
     Previous(SubnetKey),
-    /// Create a lease for a subnet chosen by chance; this is one that chance may choose.
+    /// Chosen by chance among those that are free.
     Chance(SubnetKey),
+}
+
+impl Origin {
+    /// Why the subnet was taken, a part of a sentence.
+    #[must_use]
+    pub const fn why(&self) -> &'static str {
+        match self {
+            Self::Renew(_) => "our lease, renewed",
+            Self::Ask(_) => "leased for our PublicIP, and no other holder has answered",
+            Self::Previous(_) => "had before, by subnet.env, and free",
+            Self::Chance(_) => "a free one by chance",
+        }
+    }
 }
 
 /// Says what [`acquire`] would do, and writes nothing.
 ///
 /// # Errors
 /// [`AcquireError`]: why [`acquire`] would fail.
-pub async fn preview(store: &dyn Datastore, config: &NetworkConfig, claim: &Claim) -> Result<Preview, AcquireError> {
+pub async fn preview(store: &dyn Datastore, config: &NetworkConfig, claim: &Claim) -> Result<Origin, AcquireError> {
     let snapshot = store.snapshot(&Scope::Everything).await?;
     let attempt = Attempt { store, config, claim, leases: Leases::sort(&snapshot.entries, config, claim) };
-    let subnet = attempt.choose()?;
-    Ok(match attempt.keeps(subnet) {
-        Some((_, lease)) if attempt.must_ask(lease) => Preview::Ask(subnet),
-        Some(_) => Preview::Renew(subnet),
-        None if is_previous(claim, subnet) => Preview::Previous(subnet),
-        None => Preview::Chance(subnet),
-    })
+    Ok(attempt.origin(attempt.choose()?))
 }
 
 /// What the listing means to us.
@@ -131,11 +140,21 @@ struct Attempt<'a> {
 type Taken = (SubnetKey, Revision, Lifetime);
 
 impl Attempt<'_> {
-    async fn run(&self) -> Result<Option<Taken>, AcquireError> {
+    async fn run(&self) -> Result<Option<(Taken, Origin)>, AcquireError> {
         let subnet = self.choose()?;
+        let taken = match self.keeps(subnet) {
+            Some((entry, lease)) => self.take_over(entry, lease).await?,
+            None => self.create(subnet).await?,
+        };
+        Ok(taken.map(|taken| (taken, self.origin(subnet))))
+    }
+
+    fn origin(&self, subnet: SubnetKey) -> Origin {
         match self.keeps(subnet) {
-            Some((entry, lease)) => self.take_over(entry, lease).await,
-            None => self.create(subnet).await,
+            Some((_, lease)) if self.must_ask(lease) => Origin::Ask(subnet),
+            Some(_) => Origin::Renew(subnet),
+            None if is_previous(self.claim, subnet) => Origin::Previous(subnet),
+            None => Origin::Chance(subnet),
         }
     }
 

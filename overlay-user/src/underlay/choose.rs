@@ -29,6 +29,26 @@ pub fn choose(interfaces: &[Interface], routes: &Routes, choice: &UnderlayChoice
     })
 }
 
+/// Why [`choose`] has chosen `underlay`, a part of a sentence: what comes first of all that points at it.
+#[must_use]
+pub fn why(underlay: &Underlay, choice: &UnderlayChoice) -> String {
+    let Underlay { name, address, .. } = underlay;
+    let address = address.to_string();
+    if choice.iface.iter().any(|iface| *iface == *name || *iface == address) {
+        return "as --iface says".to_owned();
+    }
+    if let Some(regex) = choice.iface_regex.iter().find(|regex| regex.is_match(&address) || regex.is_match(name)) {
+        return format!("--iface-regex {regex} matches");
+    }
+    match (choice.iface_can_reach, choice.public_ip) {
+        (Some(target), _) => format!("{target} is reached by it, as --iface-can-reach asks"),
+        (None, Some(public_ip)) if choice.iface.is_empty() && choice.iface_regex.is_empty() => {
+            format!("it has {public_ip}, as --public-ip asks")
+        }
+        _ => "the default route leaves by it".to_owned(),
+    }
+}
+
 /// Everything that the options point at, in the order in which it is tried.
 fn candidates<'a>(
     interfaces: &'a [Interface],

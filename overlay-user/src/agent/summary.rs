@@ -1,0 +1,38 @@
+//! What the agent has chosen and why, for whoever reads the log of a start.
+
+use ipnetwork::Ipv4Network;
+
+use super::Settled;
+use crate::{cli::Decap, config::AgentConfig, holder::Origin, network::Backend, underlay};
+
+/// Logs a line for each choice but the place of decapsulation, which is made, and logged, with each attachment.
+pub(super) fn tell(config: &AgentConfig, settled: &Settled, subnet: Ipv4Network, origin: Origin) {
+    let Settled { backend, network, underlay, mtu, .. } = settled;
+    tracing::info!(%network, datastore = %config.datastore, "network config read");
+    tracing::info!(
+        interface = underlay.name, address = %underlay.address, public_ip = %underlay.public_ip,
+        why = underlay::why(underlay, &config.underlay), "underlay chosen"
+    );
+    tracing::info!(
+        backend = backend.name(),
+        port = backend.port(),
+        vni = backend.vni(),
+        why = "as the network config says",
+        "backend chosen"
+    );
+    tracing::info!(mtu, why = why_mtu(settled), "MTU chosen");
+    let fast_path = if config.flow_ttl == 0 { "off" } else { "on" };
+    let why = if config.decap == Decap::Kernel { "--decap kernel leaves none" } else { "as --fast-path says" };
+    tracing::info!(fast_path, why, "fast path chosen");
+    tracing::info!(%subnet, why = origin.why(), "subnet taken");
+}
+
+fn why_mtu(settled: &Settled) -> String {
+    let overhead = settled.backend.encapsulation().overhead();
+    match settled.backend {
+        Backend::Vxlan { mtu: Some(mtu), .. } => {
+            format!("{mtu} by the network config, less {overhead} of outer headers")
+        }
+        _ => format!("{} of {}, less {overhead} of outer headers", settled.underlay.mtu, settled.underlay.name),
+    }
+}
