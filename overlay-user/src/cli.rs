@@ -148,6 +148,9 @@ pub struct AgentArgs {
     /// How log lines are written: for people, or as one JSON object each; RUST_LOG says which
     #[arg(long, env = "OVERLAY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub log_format: LogFormat,
+    /// Attach programs as on kernels without tcx; for tests
+    #[arg(long, env = "OVERLAY_CLSACT", hide = true)]
+    pub clsact: bool,
     /// Take the data path away when the agent stops, instead of leaving it to forward
     #[arg(long, env = "OVERLAY_TEARDOWN_ON_EXIT")]
     pub teardown_on_exit: bool,

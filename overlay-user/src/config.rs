@@ -44,6 +44,8 @@ pub struct AgentConfig {
     pub flow_ttl: Ticks,
     /// Whether to log each dropped packet.
     pub log_drops: bool,
+    /// Whether to attach programs by clsact also where the kernel has tcx.
+    pub clsact: bool,
     /// Whether to take the data path away at the end.
     pub teardown_on_exit: bool,
 }
@@ -105,6 +107,7 @@ impl TryFrom<AgentArgs> for AgentConfig {
                 (Switch::On, _) => ticks(args.fast_path_approval),
             },
             log_drops: args.log_drops,
+            clsact: args.clsact,
             teardown_on_exit: args.teardown_on_exit,
         })
     }

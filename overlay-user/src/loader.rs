@@ -2,28 +2,22 @@
 //!
 //! A restarted agent finds the pinned links and swaps the programs in them: at no moment is a packet without one.
 
+mod attach;
+mod clsact;
 mod error;
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, io};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        links::{FdLink, PinnedLink},
-        tc::{SchedClassifierLink, TcAttachOptions},
-        xdp::XdpLink,
-    },
+    programs::{ProgramError, SchedClassifier, Xdp},
 };
 use aya_log::EbpfLogger;
 use overlay_common::{Encapsulation, Ticks};
 use tokio::io::{Interest, unix::AsyncFd};
 
-pub use self::error::LoadError;
+use self::attach::Hooks;
+pub use self::{attach::take_down, error::LoadError};
 use crate::{maps, rundir::RunDir};
 
 /// The compiled programs.
@@ -44,6 +38,8 @@ pub struct Constants {
     pub flow_ttl: Ticks,
     /// Whether each drop is logged.
     pub log_drops: bool,
+    /// Whether to attach by clsact also where the kernel has tcx.
+    pub clsact: bool,
 }
 
 /// An interface to attach to.
@@ -81,7 +77,7 @@ impl ContainerProgram {
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
-    links: PathBuf,
+    hooks: Hooks,
 }
 
 impl Programs {
@@ -100,7 +96,7 @@ impl Programs {
         for name in maps::NAMES {
             loader.map_pin_path(name, directory.join(name));
         }
-        Ok(Self { ebpf: loader.load(OBJECT)?, links: run_dir.links() })
+        Ok(Self { ebpf: loader.load(OBJECT)?, hooks: Hooks::new(run_dir, constants.clsact) })
     }
 
     /// Loads every program into the kernel, whether it will be attached or not: the verifier's word on all of them.
@@ -109,11 +105,11 @@ impl Programs {
     /// When the kernel refuses one.
     pub fn load_all(&mut self) -> Result<(), LoadError> {
         for program in ["to_overlay", "from_underlay", "admit", "from_container", "to_container"] {
-            let tc: &mut SchedClassifier = self.program(program)?;
+            let tc: &mut SchedClassifier = self::program(&mut self.ebpf, program)?;
             tc.load().map_err(|source| LoadError::Program { program, source })?;
         }
         let program = "xdp_decap";
-        let xdp: &mut Xdp = self.program(program)?;
+        let xdp: &mut Xdp = self::program(&mut self.ebpf, program)?;
         xdp.load().map_err(|source| LoadError::Program { program, source })
     }
 
@@ -139,7 +135,7 @@ impl Programs {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach_to_overlay(&mut self, device: Interface<'_>) -> Result<(), LoadError> {
-        self.attach_tc("to_overlay", device, TcAttachType::Egress)
+        self.attach_tc("to_overlay", device)
     }
 
     /// Attaches `from_underlay` to the ingress of the underlay interface.
@@ -147,7 +143,7 @@ impl Programs {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach_from_underlay(&mut self, underlay: Interface<'_>) -> Result<(), LoadError> {
-        self.attach_tc("from_underlay", underlay, TcAttachType::Ingress)
+        self.attach_tc("from_underlay", underlay)
     }
 
     /// Attaches `admit` to the ingress of the overlay device, after `from_underlay`, which marks what it lets in.
@@ -155,7 +151,7 @@ impl Programs {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach_admit(&mut self, device: Interface<'_>) -> Result<(), LoadError> {
-        self.attach_tc("admit", device, TcAttachType::Ingress)
+        self.attach_tc("admit", device)
     }
 
     /// Attaches a program to the node's side of a container's veth. The kernel takes tens of milliseconds for it, unless an
@@ -164,11 +160,7 @@ impl Programs {
     /// # Errors
     /// When the kernel refuses.
     pub fn attach_container(&mut self, program: ContainerProgram, veth: Interface<'_>) -> Result<(), LoadError> {
-        let direction = match program {
-            ContainerProgram::From => TcAttachType::Ingress,
-            ContainerProgram::To => TcAttachType::Egress,
-        };
-        self.attach_tc(program.name(), veth, direction)
+        self.attach_tc(program.name(), veth)
     }
 
     /// Detaches a program from the container's veth with this index, be it there or gone.
@@ -176,7 +168,7 @@ impl Programs {
     /// # Errors
     /// When the directory of pins cannot be written.
     pub fn detach_container(&self, program: ContainerProgram, index: u32) -> Result<(), LoadError> {
-        unpin(&self.links.join(format!("{}-{index}", program.name())))
+        self.hooks.detach(&format!("{}-{index}", program.name()))
     }
 
     /// What is attached to containers' veths, by index, also by an earlier agent.
@@ -189,7 +181,7 @@ impl Programs {
             let program = ContainerProgram::ALL.into_iter().find(|program| program.name() == name)?;
             Some((program, index.parse().ok()?))
         };
-        Ok(self.pinned()?.into_iter().filter_map(attached).collect())
+        Ok(self.hooks.pinned()?.into_iter().filter_map(attached).collect())
     }
 
     /// Attaches `xdp_decap` to the underlay interface, in its driver: the generic mode of the kernel would
@@ -199,21 +191,15 @@ impl Programs {
     /// When the driver has no XDP, or another program is attached.
     pub fn attach_xdp_decap(&mut self, underlay: Interface<'_>) -> Result<(), LoadError> {
         let name = "xdp_decap";
-        let pin = self.pin_path(name, underlay);
-        let program: &mut Xdp = self.program(name)?;
+        let program: &mut Xdp = self::program(&mut self.ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { program: name, source })?;
-        let attach = |source| LoadError::Attach { program: name, interface: underlay.name.to_owned(), source };
-        let link = |source| LoadError::Link { program: name, interface: underlay.name.to_owned(), source };
-        if let Some(pinned) = pinned_link(&pin) {
-            if let Ok(id) = program.attach_to_link(XdpLink::try_from(pinned).map_err(link)?) {
-                drop(program.take_link(id).map_err(attach)?);
-                return Ok(());
-            }
-            unpin(&pin)?;
-        }
-        let id = program.attach(underlay.name, XdpMode::Driver).map_err(attach)?;
-        let owned = program.take_link(id).map_err(attach)?;
-        pin_link(owned.try_into().map_err(link)?, &pin)
+        self.hooks.attach_xdp(name, program, underlay)
+    }
+
+    /// Whether programs are attached by clsact, for want of tcx.
+    #[must_use]
+    pub const fn are_filters(&self) -> bool {
+        self.hooks.are_filters()
     }
 
     /// Detaches what an earlier agent left attached and this one has not attached: programs on interfaces
@@ -224,87 +210,31 @@ impl Programs {
     pub fn detach_all_but(&self, keep: &[(&str, u32)]) -> Result<(), LoadError> {
         let wanted: Vec<String> = keep.iter().map(|(program, index)| format!("{program}-{index}")).collect();
         let is_containers = |name: &str| ContainerProgram::ALL.iter().any(|program| name.starts_with(program.name()));
-        for name in self.pinned()?.into_iter().filter(|name| !wanted.contains(name) && !is_containers(name)) {
+        for name in self.hooks.pinned()?.into_iter().filter(|name| !wanted.contains(name) && !is_containers(name)) {
             tracing::info!(link = name, "leftover link detached");
-            unpin(&self.links.join(name))?;
+            self.hooks.detach(&name)?;
         }
         Ok(())
     }
 
-    /// The names of all pinned links.
-    fn pinned(&self) -> Result<Vec<String>, LoadError> {
-        let failed = |source| LoadError::Pins { path: self.links.clone(), source };
-        let name =
-            |entry: io::Result<fs::DirEntry>| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
-        fs::read_dir(&self.links).map_err(failed)?.map(name).collect()
-    }
-
-    fn attach_tc(
-        &mut self,
-        name: &'static str,
-        interface: Interface<'_>,
-        direction: TcAttachType,
-    ) -> Result<(), LoadError> {
-        let pin = self.pin_path(name, interface);
-        let program: &mut SchedClassifier = self.program(name)?;
+    fn attach_tc(&mut self, name: &'static str, interface: Interface<'_>) -> Result<(), LoadError> {
+        let program: &mut SchedClassifier = self::program(&mut self.ebpf, name)?;
         if program.fd().is_err() {
             program.load().map_err(|source| LoadError::Program { program: name, source })?;
         }
-        let attach = |source| LoadError::Attach { program: name, interface: interface.name.to_owned(), source };
-        let link = |source| LoadError::Link { program: name, interface: interface.name.to_owned(), source };
-        if let Some(pinned) = pinned_link(&pin) {
-            if let Ok(id) = program.attach_to_link(SchedClassifierLink::try_from(pinned).map_err(link)?) {
-                // The pin alone holds the link: without it, the link is to go.
-                drop(program.take_link(id).map_err(attach)?);
-                return Ok(());
-            }
-            // The interface with this index is another one now: the old link is defunct.
-            unpin(&pin)?;
-        }
-        // First in the chain: a program of others that ends it must not hide tunnel packets from ours.
-        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id = program.attach_with_options(interface.name, direction, options).map_err(attach)?;
-        let owned = program.take_link(id).map_err(attach)?;
-        pin_link(owned.try_into().map_err(link)?, &pin)
-    }
-
-    fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, LoadError>
-    where
-        &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-    {
-        self.ebpf
-            .program_mut(name)
-            .ok_or(LoadError::Missing { program: name })?
-            .try_into()
-            .map_err(|source| LoadError::Program { program: name, source })
-    }
-
-    fn pin_path(&self, program: &str, interface: Interface<'_>) -> PathBuf {
-        self.links.join(format!("{program}-{}", interface.index))
+        self.hooks.attach_tc(name, program, interface)
     }
 }
 
 /// aya-log's level below every message: the verifier then drops the code that logs.
 const LOG_OFF: u8 = 0;
 
-fn pinned_link(path: &Path) -> Option<FdLink> {
-    PinnedLink::from_pin(path).ok().map(FdLink::from)
-}
-
-fn pin_link(link: FdLink, path: &Path) -> Result<(), LoadError> {
-    match link.pin(path) {
-        // The pin holds the link now; our own handle may go.
-        Ok(pinned) => drop(pinned),
-        Err(source) => return Err(LoadError::Pin { path: path.to_owned(), source }),
-    }
-    Ok(())
-}
-
-fn unpin(path: &Path) -> Result<(), LoadError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(LoadError::Pins { path: path.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or(LoadError::Missing { program: name })?
+        .try_into()
+        .map_err(|source| LoadError::Program { program: name, source })
 }

@@ -29,7 +29,7 @@ use crate::{
     direct::DirectRoutes,
     endpoints::Endpoints,
     link::{self, OverlayLink},
-    loader::{Interface, Programs},
+    loader::{self, Interface, Programs},
     maps::{LocalNodeMap, MapsError, Routes},
     masquerade,
     routes::RouteChange,
@@ -237,6 +237,7 @@ pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
     let (device, conntrack) = (run_dir.device(), run_dir.conntrack());
     remove_direct_routes(handle, run_dir).await?;
     // Pins before the device: programs detach, so that the device does not drop packets with them half gone.
+    loader::take_down(run_dir)?;
     run_dir.remove()?;
     if let Some(device) = device {
         masquerade::remove(&device).await.with_context(|| format!("remove the netfilter rules of {device}"))?;

@@ -4,6 +4,7 @@
 //! RUNDIR/agent.lock          held by the one agent of this node; its pid is inside
 //! RUNDIR/device              the name of the overlay device
 //! RUNDIR/conntrack           what nf_conntrack_tcp_be_liberal was before the agent set it
+//! RUNDIR/clsact/IFINDEX      the agent has made the clsact qdisc of this interface (kernels without tcx)
 //! RUNDIR/bpf/                a bpffs, mounted here unless the directory is on one already
 //! RUNDIR/bpf/v1/maps/NAME    the maps that programs and agent share
 //! RUNDIR/bpf/v1/links/PROGRAM-IFINDEX   attached programs
@@ -157,6 +158,8 @@ impl RunDir {
         for path in [self.lock_file(), self.device_file(), self.conntrack_file()] {
             ignore_missing(fs::remove_file(&path)).map_err(|source| RunDirError::Remove { path, source })?;
         }
+        ignore_missing(fs::remove_dir_all(self.clsact_notes()))
+            .map_err(|source| RunDirError::Remove { path: self.clsact_notes(), source })?;
         match umount2(&bpf, MntFlags::empty()) {
             // EINVAL: no mount point, the bpffs is somebody else's.
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
@@ -221,6 +224,12 @@ impl RunDir {
     #[must_use]
     pub fn links(&self) -> PathBuf {
         self.bpf().join(LAYOUT).join("links")
+    }
+
+    /// Where it is noted which clsact queueing disciplines are ours.
+    #[must_use]
+    pub fn clsact_notes(&self) -> PathBuf {
+        self.path.join("clsact")
     }
 
     /// The maps' directory, if there is a data path.

@@ -1,6 +1,8 @@
 //! Real traffic over a real cluster: two nodes or more, etcd, one container each.
 
 #[cfg(test)]
+mod clsact;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod traffic;

@@ -214,6 +214,7 @@ impl Settled {
             decap: config.decap,
             flow_ttl: config.flow_ttl,
             log_drops: config.log_drops,
+            clsact: config.clsact,
         }
     }
 }

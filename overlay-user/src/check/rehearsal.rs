@@ -138,8 +138,14 @@ fn attach(programs: &mut Programs, link: Option<&OverlayLink>) -> Finding {
         .and_then(|()| programs.attach_admit(device))
         .and_then(|()| programs.attach_container(ContainerProgram::From, LOOPBACK));
     match attached {
+        Ok(()) if programs.are_filters() => Finding::green(
+            "tcx",
+            "not in this kernel: clsact is used, programs can be attached as filters of priority 2",
+        ),
         Ok(()) => Finding::green("tcx", "programs can be attached by links that outlive the agent"),
-        Err(error) => Finding::refused("tcx", error, "use Linux 6.6 or later"),
+        Err(error) => {
+            Finding::refused("tcx", error, "the kernel needs tcx (Linux 6.6) or the modules sch_ingress and cls_bpf")
+        }
     }
 }
 

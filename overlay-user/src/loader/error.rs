@@ -57,6 +57,14 @@ pub enum LoadError {
         /// Why.
         source: PinError,
     },
+    /// The queueing discipline or the filters of an interface could not be had.
+    #[error("{action}: {source}")]
+    Clsact {
+        /// What was tried, on what.
+        action: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The log of the programs could not be read.
     #[error("read the programs' log: {0}")]
     Log(io::Error),

@@ -37,12 +37,14 @@ pub struct Plan {
     pub flow_ttl: Ticks,
     /// Whether to log each dropped packet.
     pub log_drops: bool,
+    /// Whether to attach by clsact also where the kernel has tcx.
+    pub clsact: bool,
 }
 
 impl Plan {
     pub(crate) const fn constants(&self) -> Constants {
         let encapsulation = self.backend.encapsulation();
-        Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops }
+        Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops, clsact: self.clsact }
     }
 
     pub(crate) fn link(&self) -> LinkConfig {
