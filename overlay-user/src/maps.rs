@@ -122,7 +122,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The kernel takes memory for entries from a small stock that it fills up in the background: thousands of entries in a
 /// row use it up faster, on a machine that has plenty. Per-CPU values, the scarcest kind, do that to a cluster of some
 /// ten thousand nodes.
-fn patiently(mut write: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+///
+/// # Errors
+/// What the write says in the end.
+pub fn patiently(mut write: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
     let start = Instant::now();
     loop {
         match write() {

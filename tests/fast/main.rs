@@ -10,6 +10,8 @@ mod differential;
 #[cfg(test)]
 mod engaged;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod ground;
 #[cfg(test)]
 mod headers;

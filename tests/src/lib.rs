@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod counters;
 pub mod docker;
 pub mod etcd;
+pub mod flood;
 pub mod model;
 pub mod netns;
 pub mod node;

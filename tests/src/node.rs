@@ -25,6 +25,9 @@ use crate::{
 /// The underlay interface of every node.
 pub const UNDERLAY_DEVICE: &str = "eth0";
 
+/// The name of a container's interface.
+pub const CONTAINER_DEVICE: &str = "eth0";
+
 /// The bridge that the container of a node is attached to.
 pub const BRIDGE: &str = "br0";
 

@@ -46,7 +46,16 @@ impl PacketSocket {
     ///
     /// When the device is missing, or the kernel refuses, as it does without root.
     pub fn open(netns: &Netns, device: &str) -> Result<Self> {
-        netns.run(|| bind(device)).with_context(|| format!("open a packet socket on {device}"))
+        netns.run(|| bind(device, libc::ETH_P_ALL)).with_context(|| format!("open a packet socket on {device}"))
+    }
+
+    /// Opens a socket that only sends: it costs the device's traffic nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn sender(netns: &Netns, device: &str) -> Result<Self> {
+        netns.run(|| bind(device, 0)).with_context(|| format!("open a packet socket on {device}"))
     }
 
     /// Sends a frame, Ethernet header included.
@@ -116,9 +125,9 @@ impl PacketSocket {
     }
 }
 
-/// Opens the socket and binds it to `device`, in the namespace of the calling thread.
-fn bind(device: &str) -> Result<PacketSocket> {
-    let protocol = (libc::ETH_P_ALL as u16).to_be();
+/// Opens the socket and binds it to `device`, in the namespace of the calling thread; it sees frames of `protocol`, none if 0.
+fn bind(device: &str, protocol: i32) -> Result<PacketSocket> {
+    let protocol = (protocol as u16).to_be();
     // Of no protocol at first, so that it sees nothing of other devices before it is bound.
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };

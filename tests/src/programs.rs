@@ -10,6 +10,7 @@ use aya::{
     util::nr_cpus,
 };
 use overlay_common::{Encapsulation, Endpoint, Flow, FlowKey, LocalNode, Reason, Route, Ticks, Traffic, Vtep};
+use overlay_user::maps::patiently;
 
 /// The node that the programs believe to run on.
 pub const VTEP: Vtep = Vtep { address: Ipv4Addr::new(192, 168, 50, 1), mac: [0x02, 0, 0, 0, 0, 1], port: 8472, vni: 1 };
@@ -70,8 +71,17 @@ impl Programs {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with_fast_path(encapsulation: Encapsulation, flow_ttl: Ticks) -> Result<Self> {
+        Self::load_for_flows(encapsulation, flow_ttl, 65_536)
+    }
+
+    /// The same, with room for so many flows.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_for_flows(encapsulation: Encapsulation, flow_ttl: Ticks, flows: u32) -> Result<Self> {
         let (encapsulation, log_off) = (encapsulation as u8, 0_u8);
         let mut ebpf = EbpfLoader::new()
+            .map_max_entries("FLOWS", flows)
             .override_global("ENCAPSULATION", &encapsulation, true)
             .override_global("AYA_LOG_LEVEL", &log_off, true)
             .override_global("FLOW_TTL", &flow_ttl, true)
@@ -116,8 +126,9 @@ impl Programs {
         let mut nodes: HashMap<_, [u8; 4], [u8; 4]> = self.map("NODES")?;
         nodes.insert(route.next_hop().octets(), subnet, 0)?;
         let mut traffic: PerCpuHashMap<_, [u8; 4], Traffic> = self.map("TRAFFIC")?;
-        traffic.insert(subnet, PerCpuValues::try_from(vec![Traffic::default(); cpus()?])?, 0)?;
-        Ok(())
+        let cpus = cpus()?;
+        let zero = || PerCpuValues::try_from(vec![Traffic::default(); cpus]).map_err(MapError::IoError);
+        Ok(patiently(|| traffic.insert(subnet, zero()?, 0))?)
     }
 
     /// Says whose `address` is.

@@ -1,18 +1,25 @@
-//! What our programs take for a packet by the size of the cluster, without a network: `BPF_PROG_TEST_RUN`.
+//! What our programs take for a packet by the size of the cluster and by the number of flows, without a network:
+//! `BPF_PROG_TEST_RUN`.
 
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
-use overlay_common::{Encapsulation, LocalNode};
+use overlay_common::{Encapsulation, Flow, FlowKey, LocalNode};
 use overlay_tests::{
     packets::{ETHER_IPV4, Ipv4, PROTO_UDP, ethernet, udp, vxlan},
     programs::{Programs, SUBNET, VTEP},
 };
 
-use crate::{report::LookupCost, stats};
+use crate::{
+    report::{FlowCost, LookupCost},
+    stats,
+};
 
 /// How many routes there are.
 const ROUTES: [u32; 4] = [2, 256, 10_000, 65_536];
+
+/// How many flows there are.
+const FLOWS: [u32; 4] = [10, 10_000, 65_536, 1_000_000];
 
 /// The length of all subnets: there must be room for twice as many as the maps hold.
 const LENGTH: u8 = 25;
@@ -49,6 +56,31 @@ pub(crate) fn measure() -> Result<Vec<LookupCost>> {
     Ok(costs)
 }
 
+/// Measures `to_container` with each number of flows, in a table that has room for as many.
+///
+/// # Errors
+///
+/// When the kernel refuses a program or an entry.
+pub(crate) fn flows() -> Result<Vec<FlowCost>> {
+    let mut costs = Vec::new();
+    for flows in FLOWS {
+        let mut programs = Programs::load_for_flows(Encapsulation::Vxlan, u32::MAX, flows)?;
+        for number in 0..flows {
+            programs.set_flow(flow(number), Flow::default())?;
+        }
+        let hot_ns = programs.time("to_container", &to_container(0), HOT)?.as_nanos() as f64;
+        let times = (0..COLD).map(|number| {
+            // As in `cold`.
+            let packet = to_container(number.wrapping_mul(7919) % flows);
+            Ok(programs.time("to_container", &packet, 1)?.as_nanos() as f64)
+        });
+        let times = times.collect::<Result<Vec<_>>>()?;
+        let cold_ns = stats::median(&times).unwrap_or(f64::NAN);
+        costs.push(FlowCost { flows, hot_ns, cold_ns });
+    }
+    Ok(costs)
+}
+
 /// The median nanoseconds of runs on packets of different subnets, each run once.
 fn cold(programs: &mut Programs, program: &str, routes: u32, packet: impl Fn(u32) -> Vec<u8>) -> Result<f64> {
     let mut times = Vec::new();
@@ -73,6 +105,23 @@ fn node(number: u32) -> Ipv4Addr {
 /// A container of subnet `subnet`.
 fn container(subnet: Ipv4Addr) -> Ipv4Addr {
     (u32::from(subnet) + 2).into()
+}
+
+/// The remote end of flow `number`.
+fn remote(number: u32) -> ([u8; 4], [u8; 2]) {
+    (container(subnet(number >> 16)).octets(), (number as u16).to_be_bytes())
+}
+
+/// Flow `number`.
+fn flow(number: u32) -> FlowKey {
+    FlowKey::new(PROTO_UDP, (container(SUBNET.0).octets(), 1_u16.to_be_bytes()), remote(number))
+}
+
+/// A packet of flow `number` for the container, as its veth sees it.
+fn to_container(number: u32) -> Vec<u8> {
+    let (address, port) = remote(number);
+    let datagram = udp(u16::from_be_bytes(port), 1, &[0; 64]);
+    ethernet([2; 6], [2; 6], ETHER_IPV4, &Ipv4::new(address.into(), container(SUBNET.0), PROTO_UDP, datagram).bytes())
 }
 
 /// A container's packet for remote node `number`, as the overlay device sees it.

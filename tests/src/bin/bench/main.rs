@@ -6,6 +6,7 @@
 
 mod bed;
 mod cpu;
+mod flood;
 mod ground;
 mod leases;
 mod lookup;
@@ -58,8 +59,10 @@ enum Part {
     Datapath,
     /// What the programs take for a packet of real traffic
     Programs,
-    /// What the programs take by the number of routes
+    /// What the programs take by the number of routes, and of flows
     Lookup,
+    /// What a flood of new flows does to an established one
+    Flood,
     /// The agent with many leases
     Leases,
 }
@@ -95,6 +98,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Lookup) {
         report.lookup = Some(lookup::measure().context("measure the cost by the number of routes")?);
+        report.flows = Some(lookup::flows().context("measure the cost by the number of flows")?);
+    }
+    if wanted(Part::Flood) {
+        let duration = Duration::from_millis(if arguments.full { 500 } else { 100 });
+        report.flood = Some(flood::measure(duration).context("measure what a flood of flows does")?);
     }
     if wanted(Part::Leases) {
         report.leases = Some(leases::measure(&leases(arguments)).context("measure the agent with many leases")?);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::{
     ground::GROUNDS,
     leases::LeasesReport,
-    report::{Datapath, LookupCost, Machine, ProgramTime, Ratios, Report, Row},
+    report::{Datapath, FloodCost, FlowCost, LookupCost, Machine, ProgramTime, Ratios, Report, Row},
     stats::Summary,
     subject::SUBJECTS,
     workload::{WORKLOADS, Workload},
@@ -25,6 +25,12 @@ pub(crate) fn text(report: &Report) -> String {
     }
     if let Some(lookup) = &report.lookup {
         text += &self::lookup(lookup);
+    }
+    if let Some(flows) = &report.flows {
+        text += &self::flows(flows);
+    }
+    if let Some(flood) = &report.flood {
+        text += &self::flood(flood);
     }
     if let Some(leases) = &report.leases {
         text += &self::leases(leases);
@@ -141,6 +147,34 @@ fn lookup(lookup: &[LookupCost]) -> String {
         "\n## Cost by cluster size\n\nOne run of a program without a network (`BPF_PROG_TEST_RUN`). Hot: the same \
          packet again and again. Cold: another subnet each time, run once, starting the run included.\n\n{}",
         table(&["program", "routes", "hot ns", "cold ns"], &lines)
+    )
+}
+
+fn flows(flows: &[FlowCost]) -> String {
+    let line =
+        |cost: &FlowCost| vec![cost.flows.to_string(), format!("{:.0}", cost.hot_ns), format!("{:.0}", cost.cold_ns)];
+    let lines: Vec<_> = flows.iter().map(line).collect();
+    format!(
+        "\n## Cost by number of flows\n\n`to_container` without a network. Hot: the same packet again and again. Cold: another \
+         flow each time, run once, starting the run included.\n\n{}",
+        table(&["flows", "hot ns", "cold ns"], &lines)
+    )
+}
+
+fn flood(flood: &[FloodCost]) -> String {
+    let line = |cost: &FloodCost| {
+        let rate = |rate: f64| format!("{:.1} ({:.2})", rate / 1e3, rate / cost.before);
+        let mb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+        let rates = [cost.before, cost.during, cost.after].map(rate).to_vec();
+        let memory = [cost.table_bytes_before, cost.table_bytes_after].map(mb).to_vec();
+        [vec![format!("{} of {}", cost.kind, cost.flows)], rates, memory].concat()
+    };
+    let lines: Vec<_> = flood.iter().map(line).collect();
+    let header = ["flood", "UDP 1000/s before", "during", "after", "flow tables MB before", "flow tables MB after"];
+    format!(
+        "\n## Flood of new flows\n\nAn established flow on one CPU, the flood on the other; in brackets the ratio to the rate \
+         before.\n\n{}",
+        table(&header, &lines)
     )
 }
 

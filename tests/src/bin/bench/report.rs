@@ -26,6 +26,12 @@ pub(crate) struct Report {
     pub(crate) programs: Option<Vec<ProgramTime>>,
     /// What our programs take by the size of the cluster.
     pub(crate) lookup: Option<Vec<LookupCost>>,
+    /// What our programs take by the number of flows.
+    #[serde(default)]
+    pub(crate) flows: Option<Vec<FlowCost>>,
+    /// What a flood of new flows does to an established one.
+    #[serde(default)]
+    pub(crate) flood: Option<Vec<FloodCost>>,
     /// The agent by the number of leases.
     pub(crate) leases: Option<LeasesReport>,
 }
@@ -129,9 +135,39 @@ pub(crate) struct LookupCost {
     pub(crate) cold_ns: f64,
 }
 
+/// What `to_container` takes for a packet of an approved flow by the number of flows: one lookup in `FLOWS`, hardly more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FlowCost {
+    /// Flows in the table, which has room for as many.
+    pub(crate) flows: u32,
+    /// Nanoseconds for a packet of the same flow again and again.
+    pub(crate) hot_ns: f64,
+    /// Median nanoseconds for a packet of another flow each time, run once: caches are cold, clock reading included.
+    pub(crate) cold_ns: f64,
+}
+
+/// What a flood of new flows does to an established one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FloodCost {
+    /// `scan`: nobody answers; `exchange`: a packet there and one back.
+    pub(crate) kind: String,
+    /// How many flows are new.
+    pub(crate) flows: u32,
+    /// Packets per second of the established flow before the flood.
+    pub(crate) before: f64,
+    /// The same while the flood lasts, on another CPU.
+    pub(crate) during: f64,
+    /// The same afterwards.
+    pub(crate) after: f64,
+    /// What the flow tables of one node take before the flood, in bytes.
+    pub(crate) table_bytes_before: u64,
+    /// The same afterwards.
+    pub(crate) table_bytes_after: u64,
+}
+
 impl Default for Report {
     fn default() -> Self {
-        Self { version: VERSION, datapath: None, programs: None, lookup: None, leases: None }
+        Self { version: VERSION, datapath: None, programs: None, lookup: None, flows: None, flood: None, leases: None }
     }
 }
 
