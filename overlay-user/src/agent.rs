@@ -4,6 +4,7 @@ mod device;
 mod network;
 mod signals;
 mod start;
+pub mod state;
 mod summary;
 mod underlay;
 
@@ -16,7 +17,11 @@ use sd_notify::NotifyState;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
-use self::{device::Device, signals::Signals};
+use self::{
+    device::Device,
+    signals::Signals,
+    state::{Choice, StateHandle},
+};
 use crate::{
     backoff::Backoff,
     config::AgentConfig,
@@ -43,6 +48,10 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     let had_data_path = config.run_dir.has_data_path();
     let lock = config.run_dir.lock()?;
     let health = Health::default();
+    let state = StateHandle::default();
+    if let Err(error) = state.serve(&config.run_dir.socket(), health.clone()) {
+        tracing::warn!(error = format!("{error:#}"), "`overlay status` will not hear from this agent");
+    }
     if let Some(address) = config.healthz {
         health.serve(address).await?;
     }
@@ -50,7 +59,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         tracing::info!(flags = config.without_effect.join(" "), "flags of flanneld's that have no effect here");
     }
     let started = tokio::select! {
-        started = Agent::start(&config, &handle, health) => started.map(Some),
+        started = Agent::start(&config, &handle, health, state) => started.map(Some),
         () = signals.recv() => Ok(None),
     };
     let outcome = match started {
@@ -107,6 +116,7 @@ struct Agent<'a> {
     device: Device,
     endpoints: mpsc::Receiver<Endpoints>,
     health: Health,
+    state: StateHandle,
 }
 
 impl Agent<'_> {
@@ -125,6 +135,7 @@ impl Agent<'_> {
                 Some(found) = self.endpoints.recv() => self.node.follow_endpoints(found),
                 () = self.node.attachment_due() => self.node.attach_next(),
             }
+            self.state.change(|state| state.choice = Some(Choice::of(&self.node)));
         }
     }
 
@@ -136,9 +147,18 @@ impl Agent<'_> {
             }
             WatchEvent::Config(config) => self.on_config(config.map(|config| config.value)).await,
             // Each one was reported, with the reason.
-            WatchEvent::BadKeys(count) => tracing::debug!(count, "keys or values are no leases"),
-            WatchEvent::Silent(error) => tracing::warn!(%error, "datastore is silent; routes stay as they are"),
-            WatchEvent::Answers => tracing::info!("datastore answers again"),
+            WatchEvent::BadKeys(count) => {
+                tracing::debug!(count, "keys or values are no leases");
+                self.state.change(|state| state.datastore.skipped = count);
+            }
+            WatchEvent::Silent(error) => {
+                tracing::warn!(%error, "datastore is silent; routes stay as they are");
+                self.state.datastore(Some(error.to_string()));
+            }
+            WatchEvent::Answers => {
+                tracing::info!("datastore answers again");
+                self.state.datastore(None);
+            }
         }
     }
 
@@ -153,7 +173,8 @@ impl Agent<'_> {
     fn on_hold(&mut self, event: HoldEvent) {
         let was_degraded = std::mem::replace(&mut self.degraded, false);
         let claimed = match event {
-            HoldEvent::Held { lease, .. } => {
+            HoldEvent::Held { lease, expires } => {
+                self.state.lease(expires);
                 match was_degraded {
                     true => tracing::info!(subnet = %lease.subnet, "our lease is in order again"),
                     false => tracing::debug!(subnet = %lease.subnet, "lease held"),
@@ -164,6 +185,7 @@ impl Agent<'_> {
             HoldEvent::Degraded { reason } => {
                 self.degraded = true;
                 tracing::warn!(reason, "degraded; the data path goes on");
+                self.state.lease_problem(reason);
                 Ok(())
             }
             HoldEvent::Lost { to } => {
@@ -171,9 +193,11 @@ impl Agent<'_> {
                 let subnet = self.node.plan().subnet;
                 tracing::warn!(%subnet, to = %to.public_ip, "degraded: another node holds our subnet; nothing is forwarded for it");
                 self.health.subnet_held_by(Some(to.public_ip));
+                self.state.lease_problem(format!("another node holds it: {}", to.public_ip));
                 self.node.claim_subnet(false)
             }
-            HoldEvent::Retaken { lease, .. } => {
+            HoldEvent::Retaken { lease, expires } => {
+                self.state.lease(expires);
                 tracing::info!(subnet = %lease.subnet, "our lease was gone and is taken back");
                 self.health.subnet_held_by(None);
                 self.node.claim_subnet(true)

@@ -65,6 +65,12 @@ pub enum Command {
     /// `fast_path`; and `checks`, each with `check` (its name), `state` (green, yellow or red), `found` and `advice`.
     #[command(args_override_self = true)]
     Check(Box<CheckArgs>),
+    /// Show this node, its peers, what was dropped and why, and whether anything is wrong
+    ///
+    /// Reads the pinned maps, and asks the agent if one runs. Exits with 1 when something is wrong: no agent answers, the
+    /// lease is lost, the datastore is silent for long, traffic cannot flow, a program is not attached. With `-o json` it prints
+    /// one object: `problems` (each in words), `agent` (null: none answers), `node`, `peers`, `drops`, `interval`.
+    Status(StatusArgs),
     /// Look into the maps that the programs read and write
     #[command(subcommand)]
     Map(MapCommand),
@@ -165,6 +171,20 @@ pub struct CheckArgs {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+}
+
+/// Options of `overlay status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Measure rates for this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub interval: u32,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Where the maps are, and the agent's socket
+    #[command(flatten)]
+    pub run_dir: RunDirArgs,
 }
 
 /// The directory of pinned programs and maps.

@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::{self, Read as _, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -11,13 +12,28 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use crate::{
     admin::{self, Ours},
     atomic_file, check,
-    cli::{CheckArgs, ConfigCommand, DockerOptsArgs, LeaseCommand, MapCommand, OperatorArgs, Output},
+    cli::{CheckArgs, ConfigCommand, DockerOptsArgs, LeaseCommand, MapCommand, OperatorArgs, Output, StatusArgs},
     datastore::{self, Datastore, DatastoreConfig},
     docker_opts,
     map_dump::{self, Filter},
     network::{ConfigChange, MAX_CONFIG, NetworkConfig},
     rundir::RunDir,
+    status::Status,
 };
+
+/// `overlay status`. The exit code says whether something is wrong.
+///
+/// # Errors
+/// When there is no data path, or it cannot be read.
+pub async fn status(args: StatusArgs) -> Result<ExitCode> {
+    let interval = Duration::from_secs(args.interval.into());
+    let status = Status::read(&RunDir::new(&args.run_dir.run_dir), interval).await?;
+    match args.output {
+        Output::Table => print(&status.to_text())?,
+        Output::Json => print(&serde_json::to_string_pretty(&status)?)?,
+    }
+    Ok(if status.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
 
 /// `overlay map`.
 ///

@@ -39,6 +39,7 @@ mod notices;
 mod place;
 pub mod routes;
 pub mod rundir;
+pub mod status;
 pub mod subnet_file;
 pub mod sysctl;
 pub mod underlay;

@@ -29,6 +29,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Agent(args) => agent::run((*args).try_into()?).await,
         Command::Cni => Ok(cni::run()?),
         Command::Teardown(args) => agent::teardown(&RunDir::new(&args.run_dir)).await,
+        Command::Status(args) => return commands::status(args).await,
         Command::Map(command) => commands::map(command),
         Command::Config(command) => commands::config(command).await,
         Command::Lease(command) => commands::lease(command).await,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RUNDIR/agent.lock          held by the one agent of this node; its pid is inside
+//! RUNDIR/agent.sock          where the agent says what it knows
 //! RUNDIR/device              the name of the overlay device
 //! RUNDIR/conntrack           what nf_conntrack_tcp_be_liberal was before the agent set it
 //! RUNDIR/clsact/IFINDEX      the agent has made the clsact qdisc of this interface (kernels without tcx)
@@ -155,7 +156,7 @@ impl RunDir {
         let bpf = self.bpf();
         ignore_missing(fs::remove_dir_all(bpf.join(LAYOUT)))
             .map_err(|source| RunDirError::Remove { path: bpf.join(LAYOUT), source })?;
-        for path in [self.lock_file(), self.device_file(), self.conntrack_file()] {
+        for path in [self.lock_file(), self.socket(), self.device_file(), self.conntrack_file()] {
             ignore_missing(fs::remove_file(&path)).map_err(|source| RunDirError::Remove { path, source })?;
         }
         ignore_missing(fs::remove_dir_all(self.clsact_notes()))
@@ -242,6 +243,12 @@ impl RunDir {
 
     fn lock_file(&self) -> PathBuf {
         self.path.join("agent.lock")
+    }
+
+    /// Where the agent says what it knows.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("agent.sock")
     }
 
     fn device_file(&self) -> PathBuf {

@@ -4,3 +4,5 @@
 mod maps;
 #[cfg(test)]
 mod million;
+#[cfg(test)]
+mod status;

@@ -7,7 +7,13 @@ use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 use tokio::sync::mpsc;
 
-use super::{Agent, device::Device, follow_endpoints, follow_underlay, summary};
+use super::{
+    Agent,
+    device::Device,
+    follow_endpoints, follow_underlay,
+    state::{Choice, StateHandle},
+    summary,
+};
 use crate::{
     allocate::Previous,
     backoff::Backoff,
@@ -29,7 +35,12 @@ use crate::{
 };
 
 impl<'a> Agent<'a> {
-    pub(super) async fn start(config: &'a AgentConfig, handle: &Handle, health: Health) -> Result<Self> {
+    pub(super) async fn start(
+        config: &'a AgentConfig,
+        handle: &Handle,
+        health: Health,
+        state: StateHandle,
+    ) -> Result<Self> {
         subnet_file::could_write(&config.subnet_file)?;
         let store = datastore::open(&config.datastore)?;
         let (network, written) = network_config(&*store).await?;
@@ -46,6 +57,7 @@ impl<'a> Agent<'a> {
         link::preview(handle, &settled.clone().plan(config, network_range).link()).await?;
 
         let holder = holder::acquire(Arc::clone(&store), &network, &settled.claim(config)).await?;
+        state.lease(holder.expires());
         let underlay = settled.underlay.clone();
         let subnet = holder.lease().subnet.v4;
         summary::tell(config, &settled, subnet, holder.origin());
@@ -78,6 +90,7 @@ impl<'a> Agent<'a> {
             device: watch,
             endpoints,
             health,
+            state,
         };
         agent.first_routes().await?;
         agent.node.attach().await?;
@@ -87,6 +100,7 @@ impl<'a> Agent<'a> {
         agent.set_rules(&device).await?;
         agent.write_subnet_file()?;
         tracing::info!(file = %config.subnet_file.display(), "ready");
+        agent.state.change(|state| state.choice = Some(Choice::of(&agent.node)));
         agent.health.started();
         Ok(agent)
     }
