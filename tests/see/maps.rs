@@ -24,7 +24,7 @@ fn prints(node: &Node, words: &[&str]) -> String {
 
 /// The rows that `overlay map WORDS -o json` prints.
 #[track_caller]
-fn rows(node: &Node, words: &[&str]) -> Vec<Value> {
+pub(crate) fn rows(node: &Node, words: &[&str]) -> Vec<Value> {
     let text = prints(node, &[words, &["-o", "json"]].concat());
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?}: {error}: {text}"))
 }

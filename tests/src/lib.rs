@@ -19,6 +19,7 @@ pub mod packet_socket;
 pub mod packets;
 pub mod process;
 pub mod programs;
+pub mod provoke;
 pub mod report;
 pub mod sandbox;
 pub mod snapshot;

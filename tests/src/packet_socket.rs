@@ -39,6 +39,19 @@ pub struct PacketSocket {
     fd: OwnedFd,
 }
 
+/// The Ethernet address of `device` in `netns`.
+///
+/// # Errors
+///
+/// When there is no such device, or it has none.
+pub fn mac(netns: &Netns, device: &str) -> Result<[u8; 6]> {
+    let text = netns.ip(&format!("-o link show dev {device}"))?;
+    let mac = text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+    let mac = mac.with_context(|| format!("{device} has no Ethernet address"))?;
+    let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
+    bytes.try_into().map_err(|_| anyhow::anyhow!("{mac} is no Ethernet address"))
+}
+
 impl PacketSocket {
     /// Opens a socket on `device` of `netns`.
     ///

@@ -7,7 +7,7 @@ use overlay_tests::{
     cluster::Cluster,
     netns::Netns,
     node::{Node, UNDERLAY_DEVICE},
-    packet_socket::{Frame, PacketSocket},
+    packet_socket::{self, Frame, PacketSocket},
     packets::{ETHER_ARP, ETHER_IPV4, ETHER_VLAN, Ipv4, PROTO_UDP, ethernet, udp, vxlan},
     process::wait_until,
     traffic::ping,
@@ -26,10 +26,7 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 
 /// The Ethernet address of `device`.
 pub(crate) fn mac(netns: &Netns, device: &str) -> [u8; 6] {
-    let text = netns.ip(&format!("-o link show dev {device}")).unwrap();
-    let mac = text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-    let bytes: Vec<_> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-    bytes.try_into().unwrap()
+    packet_socket::mac(netns, device).unwrap()
 }
 
 /// The port of a backend, and its device's name.
