@@ -1,6 +1,6 @@
 //! Memory for the maps, computed from their definitions, against what this node has and this control group may take.
 //!
-//! Kernels that have tcx account maps to control groups: `RLIMIT_MEMLOCK` (before Linux 5.11) plays no part.
+//! Kernels from Linux 5.11 on account maps to control groups: `RLIMIT_MEMLOCK` plays no part.
 
 use std::{fs, path::Path};
 

@@ -116,7 +116,7 @@ fn load(run_dir: &RunDir, plan: &Plan) -> (Finding, Option<Programs>) {
     }
     match Programs::load(run_dir, plan.constants()) {
         Ok(programs) => (Finding::green("bpffs", "can be mounted, and maps can be made and pinned"), Some(programs)),
-        Err(error) => (Finding::refused("bpffs", error, "see the memory check; Linux 6.6 or later is needed"), None),
+        Err(error) => (Finding::refused("bpffs", error, "see the memory check; Linux 6.1 or later is needed"), None),
     }
 }
 
@@ -125,7 +125,7 @@ fn verify(programs: &mut Programs) -> Finding {
         Ok(()) => {
             Finding::green("programs", "the kernel's verifier takes all of them, with every helper that they call")
         }
-        Err(error) => Finding::refused("programs", error, "use Linux 6.6 or later"),
+        Err(error) => Finding::refused("programs", error, "use Linux 6.1 or later"),
     }
 }
 
