@@ -2,6 +2,12 @@
 
 use core::net::Ipv4Addr;
 
+/// How many entries `FLOWS` has unless the agent is told otherwise.
+pub const MAX_FLOWS: u32 = 65_536;
+
+/// How many entries `CANDIDATES` has unless the agent is told otherwise.
+pub const MAX_CANDIDATES: u32 = 16_384;
+
 /// A TCP or UDP flow as the container on this node sees it. Key of `FLOWS` and `CANDIDATES`.
 ///
 /// One key serves both directions: what the container sends and what it receives.

@@ -26,7 +26,7 @@ mod traffic;
 
 pub use ecn::{CeOnNotEct, decapsulated_tos};
 pub use endpoint::Endpoint;
-pub use flow::{Flow, FlowKey, Sightings, Ticks};
+pub use flow::{Flow, FlowKey, MAX_CANDIDATES, MAX_FLOWS, Sightings, Ticks};
 pub use neighbour::Neighbour;
 pub use node::{Encapsulation, LocalNode, Vtep};
 pub use outer::{FlowLabel, IPV4_HEADER, UdpHeaders, VxlanHeaders, ipv4_checksum, updated_checksum, with_tos_and_ttl};

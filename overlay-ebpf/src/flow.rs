@@ -11,17 +11,17 @@
 
 use aya_ebpf::{Global, macros::map, maps::LruHashMap};
 use network_types::ip::Ipv4Hdr;
-use overlay_common::{Flow, FlowKey, Sightings, Ticks};
+use overlay_common::{Flow, FlowKey, MAX_CANDIDATES, MAX_FLOWS, Sightings, Ticks};
 
 use crate::{clock, packet::Packet};
 
 /// Flows with both directions approved.
 #[map]
-static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_FLOWS, 0);
 
 /// Flows that may be approved one day.
 #[map]
-static CANDIDATES: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(16_384, 0);
+static CANDIDATES: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_CANDIDATES, 0);
 
 /// How long an approval lasts; 0 switches the fast path off, and the verifier takes its code out.
 #[unsafe(no_mangle)]

@@ -45,6 +45,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     require_root()?;
     let mut signals = Signals::new()?;
     let handle = netlink()?;
+    config.run_dir.refuse_newer_layout()?;
     let had_data_path = config.run_dir.has_data_path();
     let lock = config.run_dir.lock()?;
     let health = Health::default();

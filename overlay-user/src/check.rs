@@ -59,7 +59,7 @@ pub async fn run(config: &AgentConfig) -> Result<Report> {
     let mut findings = vec![privileges::check(), kernel::check()];
     findings.extend(rehearsal::check(play).await);
     findings.extend([
-        memory::check(),
+        memory::check(config.capacities),
         clock::check(),
         run_dir::check(&config.run_dir),
         subnet_file::check(&config.subnet_file),

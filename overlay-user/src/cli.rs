@@ -13,6 +13,7 @@ use std::{
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use ipnetwork::Ipv4Network;
+use overlay_common::{MAX_CANDIDATES, MAX_FLOWS};
 
 pub use self::{
     datastore::{ConfigCommand, DatastoreArgs, LeaseCommand, OperatorArgs},
@@ -148,6 +149,14 @@ pub struct AgentArgs {
     #[arg(long, env = "OVERLAY_FAST_PATH_APPROVAL", value_name = "SECONDS", default_value_t = 2,
           value_parser = clap::value_parser!(u32).range(1..=60))]
     pub fast_path_approval: u32,
+    /// How many approved flows are remembered; each takes 96 bytes of memory, from the start
+    #[arg(long, env = "OVERLAY_MAX_FLOWS", value_name = "N", default_value_t = MAX_FLOWS,
+          value_parser = clap::value_parser!(u32).range(FEWEST_FLOWS..=MOST_FLOWS))]
+    pub max_flows: u32,
+    /// How many flows on their way to approval are remembered; each takes 96 bytes of memory, from the start
+    #[arg(long, env = "OVERLAY_MAX_CANDIDATES", value_name = "N", default_value_t = MAX_CANDIDATES,
+          value_parser = clap::value_parser!(u32).range(FEWEST_FLOWS..=MOST_FLOWS))]
+    pub max_candidates: u32,
     /// Log each packet that the programs drop, with its addresses and the reason; for debugging, it costs
     #[arg(long, env = "OVERLAY_LOG_DROPS")]
     pub log_drops: bool,
@@ -161,6 +170,11 @@ pub struct AgentArgs {
     #[arg(long, env = "OVERLAY_TEARDOWN_ON_EXIT")]
     pub teardown_on_exit: bool,
 }
+
+/// With fewer, the kernel's LRU, which keeps some free for each CPU, would have none left.
+const FEWEST_FLOWS: i64 = 1024;
+/// Some gigabytes of memory.
+const MOST_FLOWS: i64 = 1 << 24;
 
 /// Options of `overlay check`.
 #[derive(Debug, Args)]

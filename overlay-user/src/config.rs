@@ -12,6 +12,7 @@ use regex::Regex;
 use crate::{
     cli::{AgentArgs, DatastoreArgs, Decap, Switch},
     datastore::{DatastoreConfig, EtcdOptions, FileOptions},
+    maps::Capacities,
     masquerade::Masquerade,
     rundir::RunDir,
     underlay::UnderlayChoice,
@@ -46,6 +47,8 @@ pub struct AgentConfig {
     pub log_drops: bool,
     /// Whether to attach programs by clsact also where the kernel has tcx.
     pub clsact: bool,
+    /// How many entries maps have.
+    pub capacities: Capacities,
     /// Whether to take the data path away at the end.
     pub teardown_on_exit: bool,
 }
@@ -108,6 +111,7 @@ impl TryFrom<AgentArgs> for AgentConfig {
             },
             log_drops: args.log_drops,
             clsact: args.clsact,
+            capacities: Capacities { flows: args.max_flows, candidates: args.max_candidates },
             teardown_on_exit: args.teardown_on_exit,
         })
     }

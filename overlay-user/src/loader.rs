@@ -6,7 +6,7 @@ mod attach;
 mod clsact;
 mod error;
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
@@ -18,7 +18,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use self::attach::Hooks;
 pub use self::{attach::take_down, error::LoadError};
-use crate::{maps, rundir::RunDir};
+use crate::{
+    maps::{self, Capacities},
+    rundir::RunDir,
+};
 
 /// The compiled programs.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overlay-ebpf"));
@@ -40,6 +43,8 @@ pub struct Constants {
     pub log_drops: bool,
     /// Whether to attach by clsact also where the kernel has tcx.
     pub clsact: bool,
+    /// How many entries maps have.
+    pub capacities: Capacities,
 }
 
 /// An interface to attach to.
@@ -81,13 +86,13 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads the programs over the maps pinned in `run_dir`; maps that are not there yet are created and pinned.
+    /// Loads the programs over the maps pinned in `directory`; those that are not there yet are created and pinned.
+    /// What is attached is noted in `run_dir`.
     ///
     /// # Errors
     /// When the kernel refuses the object.
-    pub fn load(run_dir: &RunDir, constants: Constants) -> Result<Self, LoadError> {
+    pub fn load(directory: &Path, run_dir: &RunDir, constants: Constants) -> Result<Self, LoadError> {
         let encapsulation = constants.encapsulation as u8;
-        let directory = run_dir.maps();
         let mut loader = EbpfLoader::new();
         loader.override_global("ENCAPSULATION", &encapsulation, true);
         loader.override_global("FLOW_TTL", &constants.flow_ttl, true);
@@ -95,6 +100,9 @@ impl Programs {
         loader.override_global("AYA_LOG_LEVEL", &level, true);
         for name in maps::NAMES {
             loader.map_pin_path(name, directory.join(name));
+        }
+        for (name, entries) in constants.capacities.by_name() {
+            loader.map_max_entries(name, entries);
         }
         Ok(Self { ebpf: loader.load(OBJECT)?, hooks: Hooks::new(run_dir, constants.clsact) })
     }
@@ -192,7 +200,9 @@ impl Programs {
     pub fn attach_xdp_decap(&mut self, underlay: Interface<'_>) -> Result<(), LoadError> {
         let name = "xdp_decap";
         let program: &mut Xdp = self::program(&mut self.ebpf, name)?;
-        program.load().map_err(|source| LoadError::Program { program: name, source })?;
+        if program.fd().is_err() {
+            program.load().map_err(|source| LoadError::Program { program: name, source })?;
+        }
         self.hooks.attach_xdp(name, program, underlay)
     }
 

@@ -1,5 +1,7 @@
 //! One type per kernel map, over its pin; only here aya's maps are known.
 
+mod carry;
+mod definition;
 mod each;
 mod endpoints;
 mod facts;
@@ -16,6 +18,8 @@ use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use overlay_common::{LocalNode, Reason};
 
 pub use self::{
+    carry::{carry_counts, carry_owners},
+    definition::{Capacities, Definition, are_as_wanted, definitions},
     each::{bytes, each, each_per_cpu, each_slot, each_slot_per_cpu},
     endpoints::EndpointsMap,
     facts::MapFacts,

@@ -5,6 +5,7 @@ mod containers;
 mod decap;
 mod follow;
 mod fragments;
+mod layout;
 mod plan;
 
 use std::{
@@ -17,7 +18,7 @@ use ipnetwork::Ipv4Network;
 use overlay_common::{Encapsulation, Route};
 use rtnetlink::Handle;
 
-use self::{containers::Containers, fragments::Fragments};
+use self::{containers::Containers, fragments::Fragments, layout::Layout};
 pub use self::{
     decap::{DecapChoice, DecapPlace, check_decap, choose_decap},
     plan::{Plan, overlay_mtu},
@@ -43,6 +44,7 @@ pub struct Node {
     decap: Option<DecapChoice>,
     handle: Handle,
     run_dir: RunDir,
+    layout: Layout,
     link: OverlayLink,
     programs: Programs,
     routes: Routes,
@@ -68,21 +70,25 @@ impl Node {
         run_dir.prepare()?;
         run_dir.record_device(&config.name())?;
         let link = link::set_up(handle, &config).await?;
-        let mut programs = Programs::load(run_dir, plan.constants())?;
+        let layout = Layout::choose(run_dir, plan.capacities)?;
+        let maps = layout.maps();
+        let mut programs = Programs::load(&maps, run_dir, plan.constants())?;
+        layout.carry_owners()?;
         if plan.log_drops {
             tokio::spawn(programs.pass_on_log()?);
         }
-        let mut local = LocalNodeMap::open(&run_dir.maps())?;
+        let mut local = LocalNodeMap::open(&maps)?;
         local.set(plan.local_node(plan.subnet.ip(), link.ifindex, plan.mtu))?;
-        let routes = Routes::open(&run_dir.maps(), plan.subnet.prefix())?;
+        let routes = Routes::open(&maps, plan.subnet.prefix())?;
         let direct = plan.direct_routes(handle);
-        let containers = Containers::open(run_dir, &programs, plan.flow_ttl != 0)?;
+        let containers = Containers::open(&maps, &programs, plan.flow_ttl != 0)?;
         let handle = handle.clone();
         Ok(Self {
             plan,
             decap: None,
             handle,
             run_dir: run_dir.clone(),
+            layout,
             link,
             programs,
             routes,
@@ -100,6 +106,12 @@ impl Node {
     /// # Errors
     /// When the kernel refuses.
     pub async fn attach(&mut self) -> Result<()> {
+        if self.layout.is_beside() {
+            // First, so that nothing but the exchange of programs lies between the first and the last link.
+            self.programs.load_all()?;
+            self.layout.carry_counts()?;
+            self.containers.replace_all(&mut self.programs);
+        }
         let overlay = Interface { name: &self.link.name, index: self.link.ifindex };
         let underlay = Interface { name: &self.plan.underlay.name, index: self.plan.underlay.ifindex };
         self.programs.attach_to_overlay(overlay)?;
@@ -126,7 +138,8 @@ impl Node {
             self.programs.attach_admit(overlay)?;
             attached.push(("admit", overlay.index));
         }
-        Ok(self.programs.detach_all_but(&attached)?)
+        self.programs.detach_all_but(&attached)?;
+        self.layout.settle()
     }
 
     /// Makes the routes equal to `wanted`. Returns how many changed.

@@ -8,11 +8,13 @@
 //! RUNDIR/clsact/IFINDEX      the agent has made the clsact qdisc of this interface (kernels without tcx)
 //! RUNDIR/bpf/                a bpffs, mounted here unless the directory is on one already
 //! RUNDIR/bpf/v1/maps/NAME    the maps that programs and agent share
+//! RUNDIR/bpf/v1/new/NAME     maps of another layout, as long as they are filled to take the place of those
 //! RUNDIR/bpf/v1/links/PROGRAM-IFINDEX   attached programs
 //! ```
 //!
-//! `v1` is the version of the layout of map keys and values.
+//! `v1` is the version of the layout.
 
+mod layout;
 mod lock;
 
 use std::{
@@ -28,9 +30,6 @@ use nix::{
 };
 
 pub use self::lock::RunDirLock;
-
-/// Version of the layout of map keys and values; a changed layout gets a new directory.
-const LAYOUT: &str = "v1";
 
 /// What can go wrong with the run directory.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +76,17 @@ pub enum RunDirError {
         /// Why.
         source: io::Error,
     },
+    /// Another version of this program has made the maps.
+    #[error(
+        "{path} has maps of layout {found}, this program knows layout {known}: use the version that made them, or take the \
+         data path away with `overlay teardown`", known = layout::VERSION
+    )]
+    Layout {
+        /// Where they are.
+        path: PathBuf,
+        /// The version of their layout.
+        found: u32,
+    },
     /// Nothing is pinned here.
     #[error("no data path in {path}: no agent has run with this --run-dir")]
     Empty {
@@ -113,6 +123,7 @@ impl RunDir {
                 source,
             })?;
         }
+        self.adopt_older_links()?;
         create_dir(&self.maps())?;
         create_dir(&self.links())
     }
@@ -154,8 +165,7 @@ impl RunDir {
     /// When the bpffs is busy. What is missing already is no error.
     pub fn remove(&self) -> Result<(), RunDirError> {
         let bpf = self.bpf();
-        ignore_missing(fs::remove_dir_all(bpf.join(LAYOUT)))
-            .map_err(|source| RunDirError::Remove { path: bpf.join(LAYOUT), source })?;
+        self.remove_layouts()?;
         for path in [self.lock_file(), self.socket(), self.device_file(), self.conntrack_file()] {
             ignore_missing(fs::remove_file(&path)).map_err(|source| RunDirError::Remove { path, source })?;
         }
@@ -182,7 +192,7 @@ impl RunDir {
     /// Whether an agent has set up a data path here, or has begun to.
     #[must_use]
     pub fn has_data_path(&self) -> bool {
-        self.maps().is_dir()
+        !self.versions().is_empty()
     }
 
     /// Notes the name of the overlay device, before it is made: whatever happens then, teardown knows it.
@@ -218,13 +228,19 @@ impl RunDir {
     /// Where the maps are pinned.
     #[must_use]
     pub fn maps(&self) -> PathBuf {
-        self.bpf().join(LAYOUT).join("maps")
+        self.version_dir(layout::VERSION).join("maps")
+    }
+
+    /// Where maps of another layout are pinned until they take the place of those that are there.
+    #[must_use]
+    pub fn new_maps(&self) -> PathBuf {
+        self.version_dir(layout::VERSION).join("new")
     }
 
     /// Where the links are pinned.
     #[must_use]
     pub fn links(&self) -> PathBuf {
-        self.bpf().join(LAYOUT).join("links")
+        self.version_dir(layout::VERSION).join("links")
     }
 
     /// Where it is noted which clsact queueing disciplines are ours.
@@ -236,9 +252,13 @@ impl RunDir {
     /// The maps' directory, if there is a data path.
     ///
     /// # Errors
-    /// [`RunDirError::Empty`] when nothing is pinned here.
+    /// [`RunDirError::Empty`] when nothing is pinned here, [`RunDirError::Layout`] when only others can read it.
     pub fn existing_maps(&self) -> Result<PathBuf, RunDirError> {
-        if self.has_data_path() { Ok(self.maps()) } else { Err(RunDirError::Empty { path: self.path.clone() }) }
+        match self.versions().last() {
+            Some(&layout::VERSION) => Ok(self.maps()),
+            Some(&found) => Err(self.other_layout(found)),
+            None => Err(RunDirError::Empty { path: self.path.clone() }),
+        }
     }
 
     fn lock_file(&self) -> PathBuf {
@@ -261,6 +281,10 @@ impl RunDir {
 
     fn bpf(&self) -> PathBuf {
         self.path.join("bpf")
+    }
+
+    fn version_dir(&self, version: u32) -> PathBuf {
+        self.bpf().join(format!("v{version}"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Packets between containers do not notice what becomes of agents: killed, stopped, away, started again.
+//! Packets between containers do not notice what becomes of agents: killed, stopped, away, started again, replaced by others.
 
 #[cfg(test)]
 mod adoption;
@@ -6,5 +6,7 @@ mod adoption;
 mod leaving;
 #[cfg(test)]
 mod restarts;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod watch;

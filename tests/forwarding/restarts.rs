@@ -1,10 +1,10 @@
 //! Agents that are killed, stopped, away and started again, on one node after the other.
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use nix::sys::signal::Signal;
 use overlay_tests::{
-    attached::links,
+    attached::{Link, links},
     cluster::{Backend, Cluster},
     for_either_backend,
     node::Node,
@@ -18,7 +18,7 @@ use crate::watch::{pass, without_loss};
 /// Longer than anything in the data path counts, the approval of flows (2 s) being the longest: what goes on until then goes
 /// on for an hour.
 const AWAY: Duration = Duration::from_secs(6);
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// Does `end` to the agent of each node in turn, waits for `away`, and starts it again.
 fn restart_each(cluster: &mut Cluster, end: impl Fn(&mut Node), away: Duration) {
@@ -31,7 +31,13 @@ fn restart_each(cluster: &mut Cluster, end: impl Fn(&mut Node), away: Duration) 
 
 /// Starts an agent and waits until it has put programs of its own into every link that it has found.
 pub(crate) fn start(node: &mut Node) {
-    let (subnet, before) = (node.subnet().clone(), links(node.run_dir()).unwrap());
+    let before = links(node.run_dir()).unwrap();
+    start_over(node, &before);
+}
+
+/// The same with the links that were `before`.
+pub(crate) fn start_over(node: &mut Node, before: &BTreeMap<String, Link>) {
+    let subnet = node.subnet().clone();
     node.start_agent().unwrap();
     assert_eq!(*node.wait_ready().unwrap(), subnet, "the node keeps its subnet");
     let all_replaced = || {
@@ -41,7 +47,7 @@ pub(crate) fn start(node: &mut Node) {
     wait_until(&format!("new programs on {}", node.name()), LIMIT, all_replaced).unwrap();
     let now = links(node.run_dir()).unwrap();
     for (name, old) in before {
-        assert_eq!(now[&name].id, old.id, "{name} is still the link that it was: it was never without a program");
+        assert_eq!(now[name].id, old.id, "{name} is still the link that it was: it was never without a program");
     }
 }
 
@@ -49,7 +55,7 @@ fn kill(node: &mut Node) {
     node.agent().kill().unwrap();
 }
 
-fn terminate(node: &mut Node) {
+pub(crate) fn terminate(node: &mut Node) {
     let status = node.stop_agent().unwrap();
     assert!(status.success(), "{status}");
 }

@@ -71,8 +71,8 @@ impl Traffic {
             println!("{}: drops {:?}", node.name(), node.counters().drops().unwrap());
         }
         for pair in &pairs {
-            // Fewer would be another test: of a sender that has slept.
-            assert!(f64::from(pair.sent) > time.as_secs_f64() * 9_000.0, "{} sent in {time:?}", pair.sent);
+            // A busy machine gives the sender less than its due; much less would be another test.
+            assert!(f64::from(pair.sent) > time.as_secs_f64() * 4_000.0, "{} sent in {time:?}", pair.sent);
             assert_eq!((pair.lost.len(), pair.doubled), (0, 0), "lost at {:?}", pair.lost);
         }
         assert_eq!(carried.map(|carried| carried.retransmitted), [0, 0], "TCP segments sent again");

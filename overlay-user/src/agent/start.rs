@@ -229,6 +229,7 @@ impl Settled {
             flow_ttl: config.flow_ttl,
             log_drops: config.log_drops,
             clsact: config.clsact,
+            capacities: config.capacities,
         }
     }
 }

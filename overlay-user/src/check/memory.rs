@@ -4,10 +4,13 @@
 
 use std::{fs, path::Path};
 
-use aya_obj::{Object, generated::bpf_map_type};
+use aya_obj::generated::bpf_map_type;
 
 use super::Finding;
-use crate::loader;
+use crate::{
+    loader,
+    maps::{self, Capacities, Definition},
+};
 
 /// `struct htab_elem` of the kernel, without key and value.
 const HASH_ELEMENT: u64 = 48;
@@ -24,19 +27,9 @@ struct Need {
     when_full: u64,
 }
 
-/// A map's definition, as far as memory depends on it.
-#[derive(Debug, Clone, Copy)]
-struct Definition {
-    kind: u32,
-    key: u64,
-    value: u64,
-    entries: u64,
-    flags: u32,
-}
-
-pub(super) fn check() -> Finding {
-    let need = match definitions() {
-        Ok(definitions) => sum(&definitions, aya::util::nr_cpus().map_or(1, |cpus| cpus as u64)),
+pub(super) fn check(capacities: Capacities) -> Finding {
+    let need = match maps::definitions(loader::object(), capacities) {
+        Ok(definitions) => sum(definitions.values(), aya::util::nr_cpus().map_or(1, |cpus| cpus as u64)),
         Err(error) => return Finding::red("memory", format!("read the eBPF object: {error}"), "the build is broken"),
     };
     let needed = format!("maps take {} MiB, {} MiB when full", mib(need.at_start), mib(need.when_full));
@@ -53,48 +46,31 @@ pub(super) fn check() -> Finding {
     }
 }
 
-fn definitions() -> Result<Vec<Definition>, aya_obj::ParseError> {
-    let object = Object::parse(loader::object())?;
-    let definition = |map: &aya_obj::Map| Definition {
-        kind: map.map_type(),
-        key: map.key_size().into(),
-        value: map.value_size().into(),
-        entries: map.max_entries().into(),
-        flags: map.map_flags(),
-    };
-    Ok(object.maps.values().map(definition).collect())
-}
-
-fn sum(definitions: &[Definition], cpus: u64) -> Need {
-    let needs = definitions.iter().map(|definition| definition.need(cpus));
+fn sum<'a>(definitions: impl Iterator<Item = &'a Definition>, cpus: u64) -> Need {
+    let needs = definitions.map(|definition| need(definition, cpus));
     needs.fold(Need { at_start: 0, when_full: 0 }, |sum, need| Need {
         at_start: sum.at_start + need.at_start,
         when_full: sum.when_full + need.when_full,
     })
 }
 
-impl Definition {
-    fn need(&self, cpus: u64) -> Need {
-        let (key, value) = (self.key.next_multiple_of(8), self.value.next_multiple_of(8));
-        let is = |kind: bpf_map_type| self.kind == kind as u32;
-        let per_cpu = is(bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH) || is(bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY);
-        // One value for each CPU, behind a pointer.
-        let value = if per_cpu { 8 + cpus * value } else { value };
-        let is_hash = [
-            bpf_map_type::BPF_MAP_TYPE_HASH,
-            bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH,
-            bpf_map_type::BPF_MAP_TYPE_LRU_HASH,
-        ];
-        if is_hash.into_iter().any(is) {
-            let (buckets, full) =
-                (self.entries.next_power_of_two() * BUCKET, self.entries * (HASH_ELEMENT + key + value));
-            let in_advance = if self.flags & BPF_F_NO_PREALLOC == 0 { full } else { 0 };
-            return Need { at_start: buckets + in_advance, when_full: buckets + full };
-        }
-        // Of a ring buffer the number of entries is that of its bytes.
-        let bytes = if is(bpf_map_type::BPF_MAP_TYPE_RINGBUF) { self.entries } else { self.entries * value };
-        Need { at_start: bytes, when_full: bytes }
+fn need(definition: &Definition, cpus: u64) -> Need {
+    let round = |size: u32| u64::from(size).next_multiple_of(8);
+    let (key, value, entries) = (round(definition.key), round(definition.value), u64::from(definition.entries));
+    let is = |kind: bpf_map_type| definition.kind == kind as u32;
+    let per_cpu = is(bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH) || is(bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY);
+    // One value for each CPU, behind a pointer.
+    let value = if per_cpu { 8 + cpus * value } else { value };
+    let is_hash =
+        [bpf_map_type::BPF_MAP_TYPE_HASH, bpf_map_type::BPF_MAP_TYPE_PERCPU_HASH, bpf_map_type::BPF_MAP_TYPE_LRU_HASH];
+    if is_hash.into_iter().any(is) {
+        let (buckets, full) = (entries.next_power_of_two() * BUCKET, entries * (HASH_ELEMENT + key + value));
+        let in_advance = if definition.flags & BPF_F_NO_PREALLOC == 0 { full } else { 0 };
+        return Need { at_start: buckets + in_advance, when_full: buckets + full };
     }
+    // Of a ring buffer the number of entries is that of its bytes.
+    let bytes = if is(bpf_map_type::BPF_MAP_TYPE_RINGBUF) { entries } else { entries * value };
+    Need { at_start: bytes, when_full: bytes }
 }
 
 const fn mib(bytes: u64) -> u64 {
@@ -135,19 +111,25 @@ mod tests {
             entries: 1000,
             flags: BPF_F_NO_PREALLOC,
         };
-        assert_eq!(hash.need(4), Need { at_start: 1024 * 16, when_full: 1024 * 16 + 1000 * (48 + 8 + 16) });
+        assert_eq!(need(&hash, 4), Need { at_start: 1024 * 16, when_full: 1024 * 16 + 1000 * (48 + 8 + 16) });
         let lru = Definition { kind: bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32, flags: 0, ..hash };
-        assert_eq!(lru.need(4).at_start, lru.need(4).when_full);
+        assert_eq!(need(&lru, 4).at_start, need(&lru, 4).when_full);
         let per_cpu =
             Definition { kind: bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32, value: 8, entries: 22, ..hash };
-        assert_eq!(per_cpu.need(4).at_start, 22 * (8 + 4 * 8));
+        assert_eq!(need(&per_cpu, 4).at_start, 22 * (8 + 4 * 8));
     }
 
     #[test]
     fn our_maps_are_read_from_the_object() {
-        let definitions = definitions().unwrap();
-        assert!(definitions.len() >= crate::maps::NAMES.len());
+        let at_start = |capacities| {
+            let definitions = maps::definitions(loader::object(), capacities).unwrap();
+            assert!(definitions.len() >= maps::NAMES.len());
+            sum(definitions.values(), 1).at_start
+        };
         // 65,536 flows and 16,384 candidates of 80 bytes are there from the start.
-        assert!(sum(&definitions, 1).at_start > (65_536 + 16_384) * 80);
+        let usual = at_start(Capacities::default());
+        assert!(usual > (65_536 + 16_384) * 80);
+        let more = Capacities { flows: 2 * 65_536, ..Capacities::default() };
+        assert!(at_start(more) >= usual + 65_536 * 80);
     }
 }

@@ -114,7 +114,7 @@ fn load(run_dir: &RunDir, plan: &Plan) -> (Finding, Option<Programs>) {
     if let Err(error) = run_dir.prepare() {
         return (Finding::refused("bpffs", error, "the kernel needs CONFIG_BPF_SYSCALL; see `mount -t bpf`"), None);
     }
-    match Programs::load(run_dir, plan.constants()) {
+    match Programs::load(&run_dir.maps(), run_dir, plan.constants()) {
         Ok(programs) => (Finding::green("bpffs", "can be mounted, and maps can be made and pinned"), Some(programs)),
         Err(error) => (Finding::refused("bpffs", error, "see the memory check; Linux 6.1 or later is needed"), None),
     }

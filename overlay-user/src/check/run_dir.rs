@@ -11,6 +11,9 @@ pub(super) fn check(run_dir: &RunDir) -> Finding {
     if let Err(error) = could_write_in(run_dir.path()) {
         return Finding::red(CHECK, format!("{path} cannot be written: {error}"), "choose another with --run-dir");
     }
+    if let Err(error) = run_dir.refuse_newer_layout() {
+        return Finding::refused(CHECK, error, "a newer version of this program has run here");
+    }
     let bpffs = if run_dir.is_on_bpffs() { "on a bpffs" } else { "the agent mounts a bpffs in it" };
     let data_path = if run_dir.has_data_path() { "; a data path is there, and is taken over" } else { "" };
     Finding::green(CHECK, format!("{path}: {bpffs}{data_path}"))

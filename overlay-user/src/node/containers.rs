@@ -1,14 +1,14 @@
 //! [`Containers`]: what the programs are told of local containers, and where they are attached for them.
 
-use std::{collections::BTreeMap, future, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, future, net::Ipv4Addr, path::Path, time::Duration};
 
+use nix::net::if_::if_indextoname;
 use overlay_common::Endpoint;
 
 use crate::{
     endpoints::Endpoints,
     loader::{ContainerProgram, Interface, LoadError, Programs},
     maps::{EndpointsMap, MapsError},
-    rundir::RunDir,
 };
 
 /// How long to wait before an attachment that was refused is tried again.
@@ -36,13 +36,25 @@ impl Containers {
     ///
     /// # Errors
     /// When map or links cannot be read.
-    pub(super) fn open(run_dir: &RunDir, programs: &Programs, fast_path: bool) -> anyhow::Result<Self> {
-        let map = EndpointsMap::open(&run_dir.maps())?;
+    pub(super) fn open(maps: &Path, programs: &Programs, fast_path: bool) -> anyhow::Result<Self> {
+        let map = EndpointsMap::open(maps)?;
         let attached = programs.attached_containers()?.into_iter().map(|attached| (attached, None)).collect();
         let programs: &[_] =
             if fast_path { &[ContainerProgram::From, ContainerProgram::To] } else { &[ContainerProgram::From] };
         let owners = map.all()?;
         Ok(Self { map, owners, programs, attached, refused: BTreeMap::new(), found: Endpoints::default() })
+    }
+
+    /// Puts the programs into all links that an earlier agent has left, because of the maps that they use.
+    pub(super) fn replace_all(&mut self, programs: &mut Programs) {
+        for &(program, index) in self.attached.keys().filter(|(program, _)| self.programs.contains(program)) {
+            // Whoever has left meanwhile needs no program.
+            let Ok(name) = if_indextoname(index) else { continue };
+            let name = name.to_string_lossy();
+            if let Err(error) = programs.attach_container(program, Interface { name: &name, index }) {
+                tracing::debug!(%error, interface = %name, "program not replaced yet");
+            }
+        }
     }
 
     /// Takes in what containers there are now: who is gone is forgotten at once. For the new ones, see

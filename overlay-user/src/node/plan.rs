@@ -12,6 +12,7 @@ use crate::{
     direct::DirectRoutes,
     link::{LinkConfig, LinkKind, VxlanConfig},
     loader::Constants,
+    maps::Capacities,
     network::Backend,
     underlay::{Underlay, UnderlayError},
 };
@@ -39,12 +40,15 @@ pub struct Plan {
     pub log_drops: bool,
     /// Whether to attach by clsact also where the kernel has tcx.
     pub clsact: bool,
+    /// How many entries maps have.
+    pub capacities: Capacities,
 }
 
 impl Plan {
     pub(crate) const fn constants(&self) -> Constants {
         let encapsulation = self.backend.encapsulation();
-        Constants { encapsulation, flow_ttl: self.flow_ttl, log_drops: self.log_drops, clsact: self.clsact }
+        let Self { flow_ttl, log_drops, clsact, capacities, .. } = *self;
+        Constants { encapsulation, flow_ttl, log_drops, clsact, capacities }
     }
 
     pub(crate) fn link(&self) -> LinkConfig {
