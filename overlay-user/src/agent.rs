@@ -28,6 +28,8 @@ use crate::{
     endpoints::{self, Endpoints},
     health::Health,
     holder::HoldEvent,
+    http::{self, Service},
+    metrics::Metrics,
     network::NetworkConfig,
     node::{self, Node},
     routes::{RouteChange, RouteTable},
@@ -53,14 +55,13 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     if let Err(error) = state.serve(&config.run_dir.socket(), health.clone()) {
         tracing::warn!(error = format!("{error:#}"), "`overlay status` will not hear from this agent");
     }
-    if let Some(address) = config.healthz {
-        health.serve(address).await?;
-    }
+    let metrics = Metrics::new(&config.run_dir, health.clone(), state.clone());
+    http::serve(services(&config, &health, &metrics)).await?;
     if !config.without_effect.is_empty() {
         tracing::info!(flags = config.without_effect.join(" "), "flags of flanneld's that have no effect here");
     }
     let started = tokio::select! {
-        started = Agent::start(&config, &handle, health, state) => started.map(Some),
+        started = Agent::start(&config, &handle, health, state, &metrics) => started.map(Some),
         () = signals.recv() => Ok(None),
     };
     let outcome = match started {
@@ -82,6 +83,23 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     };
     drop(lock);
     outcome
+}
+
+/// What is answered over HTTP, where the options ask for it.
+fn services(config: &AgentConfig, health: &Health, metrics: &Metrics) -> Vec<Service> {
+    let health = config.healthz.map(|address| Service {
+        address,
+        what: "health checks",
+        options: "--healthz-ip or --healthz-port",
+        router: health.router(),
+    });
+    let metrics = config.metrics.map(|address| Service {
+        address,
+        what: "metrics",
+        options: "--metrics-addr",
+        router: metrics.router(),
+    });
+    health.into_iter().chain(metrics).collect()
 }
 
 /// Takes away what agents have left on this node.

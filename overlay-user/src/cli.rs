@@ -7,7 +7,7 @@ mod flanneld;
 mod go_flags;
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -157,6 +157,9 @@ pub struct AgentArgs {
     #[arg(long, env = "OVERLAY_MAX_CANDIDATES", value_name = "N", default_value_t = MAX_CANDIDATES,
           value_parser = clap::value_parser!(u32).range(FEWEST_FLOWS..=MOST_FLOWS))]
     pub max_candidates: u32,
+    /// Address and port that answer /metrics for Prometheus; may be those of /healthz [default: none]
+    #[arg(long, env = "OVERLAY_METRICS_ADDR", value_name = "ADDRESS:PORT")]
+    pub metrics_addr: Option<SocketAddr>,
     /// Log each packet that the programs drop, with its addresses and the reason; for debugging, it costs
     #[arg(long, env = "OVERLAY_LOG_DROPS")]
     pub log_drops: bool,

@@ -37,6 +37,8 @@ pub struct AgentConfig {
     pub run_dir: RunDir,
     /// Where to answer questions after the agent's health, if anywhere.
     pub healthz: Option<SocketAddr>,
+    /// Where to answer Prometheus, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// Flags of flanneld's that were given and have no effect.
     pub without_effect: Vec<&'static str>,
     /// Where outer packets are decapsulated.
@@ -102,6 +104,7 @@ impl TryFrom<AgentArgs> for AgentConfig {
             forward_rules: args.iptables_forward_rules,
             run_dir: RunDir::new(&args.run_dir.run_dir),
             healthz: args.flanneld.healthz(),
+            metrics: args.metrics_addr,
             without_effect: args.flanneld.ignored.given(),
             decap: args.decap,
             flow_ttl: match (args.fast_path, args.decap) {

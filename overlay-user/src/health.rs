@@ -1,13 +1,9 @@
-//! [`Health`]: whether traffic can flow, and the server that answers those who ask.
+//! [`Health`]: whether traffic can flow, and what is answered to those who ask.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use axum::{Router, extract::State, http::StatusCode, routing::any};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 /// Whether traffic can flow, as far as the agent knows. Cloning yields another handle to the same.
 #[derive(Debug, Clone)]
@@ -19,14 +15,7 @@ struct Obstacles {
     starting: bool,
     subnet_held_by: Option<Ipv4Addr>,
     underlay: Option<&'static str>,
-}
-
-/// The health server cannot listen.
-#[derive(Debug, thiserror::Error)]
-#[error("answer health checks on {address}: choose another --healthz-ip or --healthz-port")]
-pub struct HealthError {
-    address: SocketAddr,
-    source: io::Error,
+    no_device: bool,
 }
 
 impl Default for Health {
@@ -52,6 +41,11 @@ impl Health {
         self.0.send_modify(|obstacles| obstacles.underlay = state);
     }
 
+    /// The overlay device is there, with its programs, or it is not.
+    pub fn device(&self, is_there: bool) {
+        self.0.send_modify(|obstacles| obstacles.no_device = !is_there);
+    }
+
     /// Why traffic cannot flow, if it cannot.
     #[must_use]
     pub fn obstacle(&self) -> Option<String> {
@@ -60,27 +54,19 @@ impl Health {
             return Some("starting: the data path is not set up".to_owned());
         }
         let subnet = obstacles.subnet_held_by.map(|node| format!("our subnet is held by {node}"));
-        subnet.or_else(|| obstacles.underlay.map(|state| format!("the underlay interface is {state}")))
+        let underlay = || obstacles.underlay.map(|state| format!("the underlay interface is {state}"));
+        let device = || obstacles.no_device.then(|| "the overlay device is gone".to_owned());
+        subnet.or_else(underlay).or_else(device)
     }
 
-    /// Listens on `address` and answers from now on: `/healthz` as flanneld does, for as long as the agent runs; `/readyz`
-    /// with 200 while traffic can flow, otherwise with 503 and the reason.
-    ///
-    /// # Errors
-    /// When the address cannot be listened on.
-    pub async fn serve(&self, address: SocketAddr) -> Result<(), HealthError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| HealthError { address, source })?;
-        let router = Router::new()
+    /// Answers `/healthz` as flanneld does, for as long as the agent runs; `/readyz` with 200 while traffic can flow,
+    /// otherwise with 503 and the reason.
+    pub fn router(&self) -> Router {
+        Router::new()
             // flanneld's words.
             .route("/healthz", any(async || "flanneld is running"))
             .route("/readyz", any(async |State(health): State<Self>| health.answer()))
-            .with_state(self.clone());
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::warn!(%error, "health checks are no longer answered");
-            }
-        });
-        Ok(())
+            .with_state(self.clone())
     }
 
     fn answer(&self) -> (StatusCode, String) {
@@ -106,14 +92,9 @@ mod tests {
         assert_eq!(health.obstacle().as_deref(), Some("our subnet is held by 192.0.2.7"));
         health.underlay(None);
         health.subnet_held_by(None);
+        health.device(false);
+        assert_eq!(health.obstacle().as_deref(), Some("the overlay device is gone"));
+        health.device(true);
         assert_eq!(health.obstacle(), None);
-    }
-
-    #[tokio::test]
-    async fn an_address_that_is_taken_is_named_with_the_flags() {
-        let taken = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = taken.local_addr().unwrap();
-        let error = Health::default().serve(address).await.unwrap_err().to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("--healthz-port"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 //! A restarted agent finds the pinned links and swaps the programs in them: at no moment is a packet without one.
 
 mod attach;
+mod attached;
 mod clsact;
 mod error;
 
@@ -17,7 +18,7 @@ use overlay_common::{Encapsulation, Ticks};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::attach::Hooks;
-pub use self::{attach::take_down, error::LoadError};
+pub use self::{attach::take_down, attached::attached, error::LoadError};
 use crate::{
     maps::{self, Capacities},
     rundir::RunDir,
@@ -25,6 +26,12 @@ use crate::{
 
 /// The compiled programs.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/overlay-ebpf"));
+
+/// The programs that TC runs.
+const TC_PROGRAMS: [&str; 5] = ["to_overlay", "from_underlay", "admit", "from_container", "to_container"];
+
+/// The program that the driver's XDP runs.
+const XDP_PROGRAM: &str = "xdp_decap";
 
 /// The compiled programs and maps, an ELF object.
 #[must_use]
@@ -112,11 +119,11 @@ impl Programs {
     /// # Errors
     /// When the kernel refuses one.
     pub fn load_all(&mut self) -> Result<(), LoadError> {
-        for program in ["to_overlay", "from_underlay", "admit", "from_container", "to_container"] {
+        for program in TC_PROGRAMS {
             let tc: &mut SchedClassifier = self::program(&mut self.ebpf, program)?;
             tc.load().map_err(|source| LoadError::Program { program, source })?;
         }
-        let program = "xdp_decap";
+        let program = XDP_PROGRAM;
         let xdp: &mut Xdp = self::program(&mut self.ebpf, program)?;
         xdp.load().map_err(|source| LoadError::Program { program, source })
     }
@@ -198,7 +205,7 @@ impl Programs {
     /// # Errors
     /// When the driver has no XDP, or another program is attached.
     pub fn attach_xdp_decap(&mut self, underlay: Interface<'_>) -> Result<(), LoadError> {
-        let name = "xdp_decap";
+        let name = XDP_PROGRAM;
         let program: &mut Xdp = self::program(&mut self.ebpf, name)?;
         if program.fd().is_err() {
             program.load().map_err(|source| LoadError::Program { program: name, source })?;

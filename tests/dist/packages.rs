@@ -37,7 +37,9 @@ fn what_is_installed_runs_is_upgraded_and_goes_without_a_trace() {
         "packaging/systemd/overlay.service",
         "packaging/default",
         "completions/_overlay",
-        "man/overlay-agent.1",
+        "man/overlay-agent.1.gz",
+        "docs/operators-guide.md",
+        "packaging/monitoring/overlay.rules.yml",
     ] {
         assert!(archived.iter().any(|path| path == file), "no {file} in {archived:?}");
     }

@@ -5,6 +5,10 @@ mod drops;
 #[cfg(test)]
 mod maps;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod million;
+#[cfg(test)]
+mod monitoring;
 #[cfg(test)]
 mod status;

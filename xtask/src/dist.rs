@@ -72,7 +72,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let built = options.program.clone().map_or_else(|| build_release(&target), Ok)?;
     step("strip", || command::run(Command::new("strip").arg("-o").arg(dist.program()).arg(&built)))?;
     step("completions and manual pages", || {
-        command::run(Command::new(dist.program()).arg("documents").arg(dist.documents()))
+        command::run(Command::new(dist.program()).arg("documents").arg(dist.documents()))?;
+        // As Debian wants them; without name and time, so that the bytes depend on the contents alone.
+        command::run(
+            Command::new("gzip").args(["--best", "--no-name", "--recursive"]).arg(dist.documents().join("man")),
+        )
     })?;
     step("tar.gz", || tarball::build(&dist))?;
     step("deb", || deb::build(&dist, options.program.is_some()))?;

@@ -55,10 +55,12 @@ impl Agent<'_> {
     async fn renew_device(&mut self) {
         match self.node.renew_device().await {
             Ok(()) => {
+                self.health.device(true);
                 tracing::warn!("somebody removed the overlay device; it is set up anew");
                 self.watch_device();
             }
             Err(error) => {
+                self.health.device(false);
                 if self.device.retry.is_none() {
                     let error = format!("{error:#}");
                     tracing::warn!(error, "degraded: somebody removed the overlay device, and it is not set up");

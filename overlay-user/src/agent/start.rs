@@ -26,6 +26,7 @@ use crate::{
     listener::Listener,
     mac::Mac,
     masquerade::{RulesConfig, TrafficRules},
+    metrics::Metrics,
     network::{Backend, NetworkConfig, Pool},
     node::{self, Node, Plan},
     routes::RouteTable,
@@ -40,9 +41,10 @@ impl<'a> Agent<'a> {
         handle: &Handle,
         health: Health,
         state: StateHandle,
+        metrics: &Metrics,
     ) -> Result<Self> {
         subnet_file::could_write(&config.subnet_file)?;
-        let store = datastore::open(&config.datastore)?;
+        let store = metrics.time(datastore::open(&config.datastore)?);
         let (network, written) = network_config(&*store).await?;
         let network_range = ipv4_pool(&network)?.network();
         let underlay = choose_underlay(handle, config, network_range).await?;

@@ -79,6 +79,8 @@ pub struct DatastoreState {
     pub silent: Option<String>,
     /// Since when it answers, or is silent.
     pub since: u64,
+    /// How often it fell silent since the agent was started.
+    pub losses: u64,
     /// How many of its keys and values are no leases, and skipped.
     pub skipped: usize,
 }
@@ -123,6 +125,12 @@ impl Default for StateHandle {
 }
 
 impl StateHandle {
+    /// The state as it is now.
+    #[must_use]
+    pub fn now(&self) -> AgentState {
+        self.0.borrow().clone()
+    }
+
     /// Changes the state.
     pub fn change(&self, change: impl FnOnce(&mut AgentState)) {
         self.0.send_modify(change);
@@ -132,6 +140,7 @@ impl StateHandle {
     pub fn datastore(&self, silent: Option<String>) {
         self.change(|state| {
             state.datastore.since = seconds(SystemTime::now());
+            state.datastore.losses += u64::from(silent.is_some() && state.datastore.silent.is_none());
             state.datastore.silent = silent;
         });
     }

@@ -51,10 +51,7 @@ impl Hooks {
 
     /// The names of all pins, `PROGRAM-IFINDEX`.
     pub(super) fn pinned(&self) -> Result<Vec<String>, LoadError> {
-        let failed = |source| LoadError::Pins { path: self.links.clone(), source };
-        let name =
-            |entry: io::Result<fs::DirEntry>| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
-        fs::read_dir(&self.links).map_err(failed)?.map(name).collect()
+        pins(&self.links)
     }
 
     /// Detaches the program with this pin, be the interface there or gone.
@@ -124,6 +121,13 @@ impl Hooks {
     fn pin_path(&self, program: &str, interface: Interface<'_>) -> PathBuf {
         self.links.join(format!("{program}-{}", interface.index))
     }
+}
+
+/// The names of all pins in a directory.
+pub(super) fn pins(links: &Path) -> Result<Vec<String>, LoadError> {
+    let failed = |source| LoadError::Pins { path: links.to_owned(), source };
+    let name = |entry: io::Result<fs::DirEntry>| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+    fs::read_dir(links).map_err(failed)?.map(name).collect()
 }
 
 /// Whether the kernel has tcx: before, it knew no such place to ask about.

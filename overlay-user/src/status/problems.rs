@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_datastore_may_be_away_for_an_election() {
         let silent = |since| AgentState {
-            datastore: DatastoreState { silent: Some("refused".to_owned()), since, skipped: 0 },
+            datastore: DatastoreState { silent: Some("refused".to_owned()), since, losses: 1, skipped: 0 },
             ..AgentState::default()
         };
         assert!(found(&silent(1000 - SILENCE)).is_empty());

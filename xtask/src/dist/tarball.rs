@@ -8,7 +8,7 @@ use super::Dist;
 use crate::command;
 
 /// What goes into the archive besides the program and what it writes of itself, by its place in the workspace.
-const FILES: [&str; 4] = ["LICENSE", "README.md", "bpf-maps.md", "packaging"];
+const FILES: [&str; 5] = ["LICENSE", "README.md", "bpf-maps.md", "docs", "packaging"];
 
 /// Makes the archive: the same bytes for the same contents, whoever makes it when.
 pub(super) fn build(dist: &Dist) -> anyhow::Result<()> {

@@ -39,6 +39,7 @@ pub(super) const PACKAGES: &[Package] = &[
     package("libprotobuf-dev", "types that etcd's protocol imports", "/usr/include/google/protobuf/descriptor.proto"),
     package("iproute2", "tests: sets up and reads network namespaces", "/usr/bin/ip"),
     package("iputils-ping", "tests: containers ping each other", "/usr/bin/ping"),
+    package("curl", "tests: asks the agent as the operators' guide does", "/usr/bin/curl"),
     package("ethtool", "tests: switches offloads of veths", "/usr/sbin/ethtool"),
     package("tcpdump", "tests: captures what crosses the underlay", "/usr/bin/tcpdump"),
     package("tshark", "tests: Wireshark judges the packets we send", "/usr/bin/tshark"),
@@ -50,6 +51,12 @@ pub(super) const PACKAGES: &[Package] = &[
         "containernetworking-plugins",
         "tests: containers are connected by CNI's own plugins",
         "/usr/lib/cni/bridge",
+    ),
+    server(
+        "prometheus",
+        "tests: its promtool judges metrics, alerts and the dashboard",
+        "/usr/bin/promtool",
+        Service { units: &["prometheus.service"], script: "prometheus" },
     ),
     server(
         "etcd-server",
