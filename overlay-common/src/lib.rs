@@ -16,6 +16,7 @@ extern crate std;
 
 mod ecn;
 mod endpoint;
+mod event;
 mod flow;
 mod neighbour;
 mod node;
@@ -26,6 +27,7 @@ mod traffic;
 
 pub use ecn::{CeOnNotEct, decapsulated_tos};
 pub use endpoint::Endpoint;
+pub use event::{Event, Program, Slow, Step, Tuple};
 pub use flow::{Flow, FlowKey, MAX_CANDIDATES, MAX_FLOWS, Sightings, Ticks};
 pub use neighbour::Neighbour;
 pub use node::{Encapsulation, LocalNode, Vtep};

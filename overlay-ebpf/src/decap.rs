@@ -6,13 +6,16 @@
 use core::net::Ipv4Addr;
 
 use network_types::{ip::Ipv4Hdr, udp::UdpHdr, vxlan::VxlanHdr};
-use overlay_common::{Encapsulation, LocalNode, Reason, Traffic, VxlanHeaders, decapsulated_tos, with_tos_and_ttl};
+use overlay_common::{
+    Encapsulation, LocalNode, Reason, Step, Traffic, VxlanHeaders, decapsulated_tos, with_tos_and_ttl,
+};
 
 use crate::{
     Verdict,
     encap::{ETHER_IPV4, Ethernet, check_header},
     fast, maps,
     packet::{L2, Packet, TcPacket, XdpPacket},
+    trace,
 };
 
 const PROTO_UDP: u8 = 17;
@@ -47,6 +50,7 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
     // The kernel would drop it as well, and count it nowhere that says why.
     let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
     if accepted.fragment {
+        trace::step(Step::Fragment);
         // The kernel reassembles it. What follows the first fragment needs no look: without it, it is nothing.
         mark_for_admit(packet);
         return Ok(Verdict::Pass);
@@ -63,6 +67,7 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
         }
         (None, Encapsulation::Udp) => {
             packet.strip(accepted.outer_len)?;
+            trace::step(Step::Decapsulated);
             update_tos(packet, accepted.inner_tos, tos)?;
             deliver(packet, node)?
         }
@@ -100,6 +105,7 @@ pub(crate) fn admit(packet: &mut TcPacket) -> Result<Verdict, Reason> {
 fn mark_for_admit(packet: &mut TcPacket) {
     if let Encapsulation::Vxlan = maps::encapsulation() {
         packet.mark_accepted();
+        trace::step(Step::Marked);
     }
 }
 
@@ -113,6 +119,7 @@ pub(crate) fn decap_early(packet: &mut XdpPacket) -> Result<(), Reason> {
     }
     let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
     packet.strip_front(accepted.outer_len)?;
+    trace::step(Step::Decapsulated);
     let frame = Ethernet { destination: node.vtep().mac, source: [0; 6], ether_type: ETHER_IPV4 };
     packet.store(0, &frame)?;
     update_tos(packet, accepted.inner_tos, tos)?;
@@ -175,6 +182,7 @@ fn accept<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Accepted>, R
     check_header(inner)?;
     let inner_len = inner_length(inner, end - (L2 + outer_len), packet.is_gso(), fragment)?;
     check_addresses(inner, outer.src_addr(), node)?;
+    trace::tell(Step::Accepted, u32::from_ne_bytes(outer.src_addr), [0; 6]);
     Ok(Some(Accepted {
         outer_len,
         fragment,

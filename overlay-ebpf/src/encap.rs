@@ -1,11 +1,12 @@
 //! Container packet to outer packet.
 
 use network_types::ip::Ipv4Hdr;
-use overlay_common::{Encapsulation, FlowLabel, LocalNode, Reason, Route, Traffic, UdpHeaders, VxlanHeaders};
+use overlay_common::{Encapsulation, FlowLabel, LocalNode, Reason, Route, Step, Traffic, UdpHeaders, VxlanHeaders};
 
 use crate::{
     Verdict, fast, maps, neighbour,
     packet::{L2, Packet as _, TcPacket},
+    trace,
 };
 
 /// Ethernet header in wire order; network-types' own is aligned to two bytes, packet data is not.
@@ -76,6 +77,7 @@ pub(crate) fn send<I: Copy>(
     inner: I,
 ) -> Result<Verdict, Reason> {
     let Departure { subnet, route, length, tos, flow, fast } = departure;
+    trace::tell(Step::Route, u32::from_ne_bytes(route.next_hop().octets()), route.vtep_mac());
     let (packets, inner_len) = (packet.wire_packets(), *length as u16);
     let (vtep, way) = (node.vtep(), neighbour::way(packet, node, route.next_hop(), packets));
     // Not the same for all flows: two that share the counter of one CPU are two senders.
@@ -97,6 +99,7 @@ pub(crate) fn send<I: Copy>(
     let encap_fast_packets = if *fast { packets } else { 0 };
     let encap_bytes = *length as u64;
     maps::count(*subnet, Traffic { encap_packets: packets, encap_bytes, encap_fast_packets, ..Traffic::default() });
+    trace::tell(Step::Encapsulated, u32::from(label.source_port()), [0; 6]);
     Ok(neighbour::send(packet, node, &way))
 }
 

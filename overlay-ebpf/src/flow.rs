@@ -11,7 +11,7 @@
 
 use aya_ebpf::{Global, macros::map, maps::LruHashMap};
 use network_types::ip::Ipv4Hdr;
-use overlay_common::{Flow, FlowKey, MAX_CANDIDATES, MAX_FLOWS, Sightings, Ticks};
+use overlay_common::{Flow, FlowKey, MAX_CANDIDATES, MAX_FLOWS, Sightings, Slow, Ticks};
 
 use crate::{clock, packet::Packet};
 
@@ -24,6 +24,8 @@ static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_FLOWS
 static CANDIDATES: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_CANDIDATES, 0);
 
 /// How long an approval lasts; 0 switches the fast path off, and the verifier takes its code out.
+/// In a section of its own, as `ENCAPSULATION` is.
+#[unsafe(link_section = ".rodata.flow_ttl")]
 #[unsafe(no_mangle)]
 static FLOW_TTL: Global<u32> = Global::new(0);
 
@@ -106,12 +108,12 @@ pub(crate) fn candidate<P: Packet>(packet: &P, offset: usize, direction: Directi
 
 /// In front of netfilter: whether the packet may skip it. If not, the sighting is noted.
 #[inline(always)]
-pub(crate) fn may_skip_netfilter(packet: &Candidate, direction: Direction) -> bool {
+pub(crate) fn may_skip_netfilter(packet: &Candidate, direction: Direction) -> Result<(), Slow> {
     if packet.control {
         // Nothing to undo when there is no such entry.
         FLOWS.remove(packet.key).ok();
         CANDIDATES.remove(packet.key).ok();
-        return false;
+        return Err(Slow::Control);
     }
     let (now, ttl) = (clock::now(), FLOW_TTL.load());
     if let Some(flow) = FLOWS.get_ptr_mut(packet.key) {
@@ -119,14 +121,15 @@ pub(crate) fn may_skip_netfilter(packet: &Candidate, direction: Direction) -> bo
         // same, and either value is right.
         let flow = unsafe { &mut *flow };
         let renew = flow_side(flow, direction).wants_renewal(now, ttl);
-        if flow.approved(now, ttl) && !renew {
-            return true;
+        let approved = flow.approved(now, ttl);
+        if approved && !renew {
+            return Ok(());
         }
         flow_side(flow, direction).before = now;
-        return false;
+        return Err(if approved { Slow::Renewal } else { Slow::NotApproved });
     }
     note_candidate(packet, direction, now);
-    false
+    Err(Slow::NotApproved)
 }
 
 #[inline(always)]

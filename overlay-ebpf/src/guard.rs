@@ -1,13 +1,14 @@
 //! What a container may send: packets from its own addresses, not from its neighbours'.
 
 use network_types::ip::Ipv4Hdr;
-use overlay_common::{LocalNode, Reason};
+use overlay_common::{LocalNode, Reason, Step};
 
 use crate::{
     Verdict,
     encap::{ETHER_IPV4, Ethernet},
     fast, maps,
     packet::{L2, Packet as _, TcPacket},
+    trace,
 };
 
 /// EtherType of ARP on the wire.
@@ -61,10 +62,13 @@ fn check_source(packet: &TcPacket, node: &LocalNode) -> Result<Source, Reason> {
         return Ok(Source::Unknown);
     }
     match maps::endpoint(source) {
-        Some(owner) if owner.ifindex() == packet.ifindex() => Ok(Source::Own),
+        Some(owner) if owner.ifindex() == packet.interface() => Ok(Source::Own),
         Some(_) => Err(Reason::SpoofedNeighbour),
         // While another node has our subnet, its containers talk to the outside and to each other as before.
-        None if node.in_subnet(source.into()) || !node.claims_subnet() => Ok(Source::Unknown),
+        None if node.in_subnet(source.into()) || !node.claims_subnet() => {
+            trace::step(Step::UnknownSource);
+            Ok(Source::Unknown)
+        }
         None => Err(Reason::SourceNotOurs),
     }
 }

@@ -22,6 +22,7 @@ mod icmp;
 mod maps;
 mod neighbour;
 mod packet;
+mod trace;
 
 use aya_ebpf::{
     EbpfContext,
@@ -31,7 +32,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::info;
 use network_types::ip::Ipv4Hdr;
-use overlay_common::Reason;
+use overlay_common::{Program, Reason, Step};
 
 use crate::packet::{L2, Packet, TcPacket, XdpPacket};
 
@@ -48,6 +49,7 @@ pub(crate) enum Verdict {
 #[classifier]
 fn from_container(ctx: TcContext) -> i32 {
     let mut packet = TcPacket::bare(ctx);
+    trace::begin(Program::FromContainer, &packet);
     let outcome = guard::leave(&mut packet);
     tc_action(&packet, outcome)
 }
@@ -56,6 +58,7 @@ fn from_container(ctx: TcContext) -> i32 {
 #[classifier]
 fn to_container(ctx: TcContext) -> i32 {
     let packet = TcPacket::bare(ctx);
+    trace::begin(Program::ToContainer, &packet);
     fast::note_entering(&packet);
     tc_action(&packet, Ok(Verdict::Pass))
 }
@@ -64,6 +67,7 @@ fn to_container(ctx: TcContext) -> i32 {
 #[classifier]
 fn to_overlay(ctx: TcContext) -> i32 {
     let mut packet = TcPacket::bare(ctx);
+    trace::begin(Program::ToOverlay, &packet);
     let outcome = encap::encap(&mut packet);
     let action = tc_action(&packet, outcome);
     match outcome {
@@ -76,6 +80,7 @@ fn to_overlay(ctx: TcContext) -> i32 {
 #[classifier]
 fn from_underlay(ctx: TcContext) -> i32 {
     let mut packet = TcPacket::from_wire(ctx);
+    trace::begin_on_underlay(Program::FromUnderlay, &packet);
     let outcome = decap::decap(&mut packet);
     tc_action(&packet, outcome)
 }
@@ -84,6 +89,7 @@ fn from_underlay(ctx: TcContext) -> i32 {
 #[classifier]
 fn admit(ctx: TcContext) -> i32 {
     let mut packet = TcPacket::bare(ctx);
+    trace::begin(Program::Admit, &packet);
     let outcome = decap::admit(&mut packet);
     tc_action(&packet, outcome)
 }
@@ -93,8 +99,12 @@ fn admit(ctx: TcContext) -> i32 {
 #[xdp]
 fn xdp_decap(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(ctx);
+    trace::begin_on_underlay(Program::XdpDecap, &packet);
     match decap::decap_early(&mut packet) {
-        Ok(()) => xdp_action::XDP_PASS,
+        Ok(()) => {
+            trace::step(Step::Passed);
+            xdp_action::XDP_PASS
+        }
         Err(reason) => {
             count_and_log(&packet, packet.context(), reason);
             xdp_action::XDP_DROP
@@ -106,7 +116,10 @@ fn xdp_decap(ctx: XdpContext) -> u32 {
 fn tc_action(packet: &TcPacket, outcome: Result<Verdict, Reason>) -> i32 {
     match outcome {
         // Not TC_ACT_OK: programs of others behind ours are to see what is not ours.
-        Ok(Verdict::Pass) => TC_ACT_UNSPEC,
+        Ok(Verdict::Pass) => {
+            trace::step(Step::Passed);
+            TC_ACT_UNSPEC
+        }
         Ok(Verdict::Redirect) => TC_ACT_REDIRECT,
         Err(reason) => {
             count_and_log(packet, packet.context(), reason);
@@ -120,6 +133,7 @@ fn tc_action(packet: &TcPacket, outcome: Result<Verdict, Reason>) -> i32 {
 #[inline(always)]
 fn count_and_log<C: EbpfContext>(packet: &impl Packet, context: &C, reason: Reason) {
     maps::count_drop(reason);
+    trace::tell(Step::Dropped, reason.index(), [0; 6]);
     if let Ok(ip) = packet.header::<Ipv4Hdr>(L2) {
         info!(context, "drop: {:i} to {:i}: {}", ip.src_addr(), ip.dst_addr(), reason.text());
     } else {

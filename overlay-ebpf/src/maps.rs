@@ -36,6 +36,8 @@ static LOCAL_NODE: Array<LocalNode> = Array::with_max_entries(1, 0);
 static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
 
 /// [`Encapsulation`] of the cluster; fixed for the life of a load, so the verifier drops the code of the other.
+/// A section of its own makes it a map of its own, where `overlay trace` reads it again.
+#[unsafe(link_section = ".rodata.encap")]
 #[unsafe(no_mangle)]
 static ENCAPSULATION: Global<u8> = Global::new(Encapsulation::Vxlan as u8);
 

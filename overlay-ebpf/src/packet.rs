@@ -17,9 +17,9 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use network_types::eth::EthHdr;
-use overlay_common::{LocalNode, Reason, UdpHeaders, VxlanHeaders, XDP_DECAPSULATED};
+use overlay_common::{LocalNode, Reason, Step, UdpHeaders, VxlanHeaders, XDP_DECAPSULATED};
 
-use crate::Verdict;
+use crate::{Verdict, trace};
 
 /// Length in bytes of the link layer's header on every interface that we attach to.
 pub(crate) const L2: usize = EthHdr::LEN;
@@ -82,6 +82,9 @@ pub(crate) trait Packet {
 
     /// How many packets on the wire this is.
     fn wire_packets(&self) -> u64;
+
+    /// Index of the interface whose hook the packet is on.
+    fn interface(&self) -> u32;
 }
 
 /// A socket buffer on a TC hook.
@@ -153,13 +156,6 @@ impl TcPacket {
         unsafe { (*self.ctx.skb.skb).vlan_present != 0 && (*self.ctx.skb.skb).vlan_tci & VLAN_ID == 0 }
     }
 
-    /// Index of the interface that the packet came in by.
-    #[inline(always)]
-    pub(crate) fn ifindex(&self) -> u32 {
-        // SAFETY: as above.
-        unsafe { (*self.ctx.skb.skb).ifindex }
-    }
-
     /// Whether `xdp_decap` has taken off this packet's outer headers. Only XDP programs write metadata.
     #[inline(always)]
     pub(crate) fn is_xdp_decapsulated(&self) -> bool {
@@ -218,6 +214,7 @@ impl TcPacket {
     /// Sends the frame out of interface `ifindex` as it is.
     #[inline(always)]
     pub(crate) fn redirect_out(&mut self, ifindex: u32) -> Verdict {
+        trace::tell(Step::Out, ifindex, [0; 6]);
         // SAFETY: the helper takes no pointers. It cannot fail; errors show at delivery.
         unsafe { bpf_redirect(ifindex, 0) };
         Verdict::Redirect
@@ -243,6 +240,7 @@ impl TcPacket {
     /// Sends the packet out of interface `ifindex`; the kernel finds the route and the neighbour's MAC address.
     #[inline(always)]
     pub(crate) fn redirect_to_neighbour(&mut self, ifindex: u32) -> Verdict {
+        trace::tell(Step::ToNeighbour, ifindex, [0; 6]);
         // SAFETY: without parameters the helper reads no memory of ours. It cannot fail; errors show at delivery.
         unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) };
         Verdict::Redirect
@@ -252,6 +250,7 @@ impl TcPacket {
     /// it: past everything that is attached to this side.
     #[inline(always)]
     pub(crate) fn redirect_into_peer(&mut self, ifindex: u32) -> Verdict {
+        trace::tell(Step::IntoPeer, ifindex, [0; 6]);
         // SAFETY: the helper takes no pointers. It cannot fail; errors show at delivery.
         unsafe { bpf_redirect_peer(ifindex, 0) };
         Verdict::Redirect
@@ -267,6 +266,7 @@ impl TcPacket {
     /// Lets the packet come in on interface `ifindex`, as if it had been received there.
     #[inline(always)]
     pub(crate) fn redirect_in(&mut self, ifindex: u32) -> Verdict {
+        trace::tell(Step::In, ifindex, [0; 6]);
         // SAFETY: the helper takes no pointers. It cannot fail; errors show at delivery.
         unsafe { bpf_redirect(ifindex, u64::from(BPF_F_INGRESS)) };
         Verdict::Redirect
@@ -299,6 +299,12 @@ impl Packet for TcPacket {
         // SAFETY: as above.
         let segments = unsafe { (*self.ctx.skb.skb).gso_segs };
         if segments == 0 { 1 } else { u64::from(segments) }
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.ctx.skb.skb).ifindex }
     }
 }
 
@@ -377,6 +383,11 @@ impl Packet for XdpPacket {
     #[inline(always)]
     fn wire_packets(&self) -> u64 {
         1
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        self.ctx.ingress_ifindex() as u32
     }
 }
 

@@ -5,6 +5,7 @@ mod datastore;
 mod docker_opts;
 mod flanneld;
 mod go_flags;
+mod trace;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -20,6 +21,7 @@ pub use self::{
     docker_opts::DockerOptsArgs,
     flanneld::FlanneldArgs,
     go_flags::parse,
+    trace::{Protocol, TraceArgs},
 };
 
 /// An eBPF overlay network for container hosts.
@@ -75,6 +77,13 @@ pub enum Command {
     /// Look into the maps that the programs read and write
     #[command(subcommand)]
     Map(MapCommand),
+    /// Say what would become of a packet, step by step, and why; sends nothing and counts nothing
+    ///
+    /// The packet goes through the programs, over the maps as they are now; needs no running agent. What bridge and routing do
+    /// in between is told as `ip route get` would; netfilter is not asked. Exits with 1 when the packet does not arrive.
+    /// With `-o json` it prints one object: `packet`, `steps`, `arrives`, `result`; a step has `at` (the program, `underlay` or
+    /// `kernel`), `text`, and where it applies `interface`, `reason` (as in `overlay map dump DROPS`) and `outer`, the headers.
+    Trace(TraceArgs),
     /// Read or write the network config in the datastore
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -12,13 +12,16 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use crate::{
     admin::{self, Ours},
     atomic_file, check,
-    cli::{CheckArgs, ConfigCommand, DockerOptsArgs, LeaseCommand, MapCommand, OperatorArgs, Output, StatusArgs},
+    cli::{
+        CheckArgs, ConfigCommand, DockerOptsArgs, LeaseCommand, MapCommand, OperatorArgs, Output, StatusArgs, TraceArgs,
+    },
     datastore::{self, Datastore, DatastoreConfig},
     docker_opts,
     map_dump::{self, Filter},
     network::{ConfigChange, MAX_CONFIG, NetworkConfig},
     rundir::RunDir,
     status::Status,
+    trace,
 };
 
 /// `overlay status`. The exit code says whether something is wrong.
@@ -118,6 +121,27 @@ pub async fn check(args: CheckArgs) -> Result<ExitCode> {
         Output::Json => print(&serde_json::to_string_pretty(&report)?)?,
     }
     Ok(if report.can_run { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `overlay trace`. The exit code says whether the packet would arrive.
+///
+/// # Errors
+/// When there is no data path, or the kernel refuses.
+pub async fn trace(args: TraceArgs) -> Result<ExitCode> {
+    let wanted = trace::Wanted {
+        source: args.source,
+        destination: args.destination,
+        protocol: args.proto,
+        source_port: args.sport,
+        destination_port: args.dport,
+        size: args.size,
+    };
+    let report = trace::made_up(&RunDir::new(&args.run_dir.run_dir), &wanted).await?;
+    match args.output {
+        Output::Table => print(&report.to_text())?,
+        Output::Json => print(&serde_json::to_string_pretty(&report)?)?,
+    }
+    Ok(if report.arrives { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// `overlay docker-opts`.

@@ -44,5 +44,6 @@ pub mod rundir;
 pub mod status;
 pub mod subnet_file;
 pub mod sysctl;
+pub mod trace;
 pub mod underlay;
 pub mod watch;

@@ -6,6 +6,7 @@ mod attach;
 mod attached;
 mod clsact;
 mod error;
+mod tracer;
 
 use std::{collections::BTreeSet, io, path::Path};
 
@@ -18,7 +19,12 @@ use overlay_common::{Encapsulation, Ticks};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::attach::Hooks;
-pub use self::{attach::take_down, attached::attached, error::LoadError};
+pub use self::{
+    attach::take_down,
+    attached::{Attached, attached, count_attached},
+    error::LoadError,
+    tracer::{Run, Tracer},
+};
 use crate::{
     maps::{self, Capacities},
     rundir::RunDir,

@@ -35,6 +35,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Lease(command) => commands::lease(command).await,
         Command::Check(args) => return commands::check(*args).await,
         Command::Documents { directory } => documents::write(&directory),
+        Command::Trace(args) => return commands::trace(args).await,
         Command::DockerOpts(args) => commands::docker_opts(args).await,
     }
     .map(|()| ExitCode::SUCCESS)

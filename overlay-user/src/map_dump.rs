@@ -12,6 +12,7 @@ use std::{io, path::Path};
 
 use serde_json::Value;
 
+pub(crate) use self::entries::interface;
 use self::{filter::About, print::Printer};
 pub use self::{
     filter::Filter,

@@ -5,6 +5,7 @@ mod definition;
 mod each;
 mod endpoints;
 mod facts;
+mod flows;
 mod routes;
 
 use std::{
@@ -23,6 +24,7 @@ pub use self::{
     each::{bytes, each, each_per_cpu, each_slot, each_slot_per_cpu},
     endpoints::EndpointsMap,
     facts::MapFacts,
+    flows::Flows,
     routes::Routes,
 };
 

@@ -141,7 +141,7 @@ fn direction(program: &str) -> TcAttachType {
     if AT_EGRESS.contains(&program) { TcAttachType::Egress } else { TcAttachType::Ingress }
 }
 
-fn pinned_link(path: &Path) -> Option<FdLink> {
+pub(super) fn pinned_link(path: &Path) -> Option<FdLink> {
     PinnedLink::from_pin(path).ok().map(FdLink::from)
 }
 

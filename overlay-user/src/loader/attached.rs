@@ -1,17 +1,111 @@
-//! What is attached, by whichever agent.
+//! What is attached, by an agent that may be gone: programs, and the constants that they were loaded with.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, rc::Rc};
 
+use aya::{
+    Pod,
+    maps::{Array, Map, MapData, MapInfo},
+    programs::{ProgramInfo, links::FdLink, loaded_programs},
+};
 use nix::net::if_::if_indextoname;
+use overlay_common::{Encapsulation, Program, Ticks};
 
-use super::{LoadError, TC_PROGRAMS, XDP_PROGRAM, attach::pins};
+use super::{
+    LoadError, TC_PROGRAMS, XDP_PROGRAM,
+    attach::{pinned_link, pins},
+};
 use crate::rundir::RunDir;
+
+/// The length of a map's name in the kernel: what is longer is cut off.
+const MAP_NAME: usize = 15;
+
+/// A program that is attached by a pinned link.
+#[derive(Debug)]
+pub struct Attached {
+    /// Which it is.
+    pub program: Program,
+    /// Index of the interface.
+    pub interface: u32,
+    info: Rc<ProgramInfo>,
+}
+
+impl Attached {
+    /// The kernel's number for this kind of program code: two loads of one build have the same.
+    #[must_use]
+    pub fn tag(&self) -> u64 {
+        self.info.tag()
+    }
+}
+
+/// What is attached by links pinned in `run_dir`.
+///
+/// # Errors
+/// When nothing is, or the kernel does not tell.
+pub fn attached(run_dir: &RunDir) -> Result<Vec<Attached>, LoadError> {
+    let directory = run_dir.links();
+    let unread = |source| LoadError::Pins { path: directory.clone(), source };
+    // Others' programs come and go meanwhile: one that is gone when its turn comes is an error here.
+    let programs: BTreeMap<u32, Rc<ProgramInfo>> =
+        loaded_programs().flatten().map(|info| (info.id(), Rc::new(info))).collect();
+    let mut attached = Vec::new();
+    for entry in fs::read_dir(&directory).map_err(unread)? {
+        let path = entry.map_err(unread)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let Some((program, interface)) = parse(&name) else { continue };
+        // A link whose interface is gone has no program any more; the agent removes it.
+        let link = pinned_link(&path).and_then(|link: FdLink| link.info().ok());
+        // Without tcx the program itself is pinned.
+        let id = link.map(|link| link.program_id()).or_else(|| Some(ProgramInfo::from_pin(&path).ok()?.id()));
+        let Some(info) = id.and_then(|id| programs.get(&id)) else { continue };
+        attached.push(Attached { program, interface, info: Rc::clone(info) });
+    }
+    if attached.is_empty() { Err(LoadError::Nothing { path: directory }) } else { Ok(attached) }
+}
+
+/// What the attached programs were loaded with: how packets travel, and how long approvals last (0 where no program asks).
+///
+/// # Errors
+/// When the kernel does not tell.
+pub(super) fn loaded_with(attached: &[Attached]) -> Result<(Encapsulation, Ticks), LoadError> {
+    let encapsulation = constant::<u8>(attached, ".rodata.encap")?;
+    let flow_ttl = constant::<Ticks>(attached, ".rodata.flow_ttl")?;
+    let encapsulation = match encapsulation {
+        Some(encapsulation) if encapsulation == Encapsulation::Udp as u8 => Encapsulation::Udp,
+        _ => Encapsulation::Vxlan,
+    };
+    Ok((encapsulation, flow_ttl.unwrap_or(0)))
+}
+
+/// The constant alone in `section` of the first program that has it.
+fn constant<T: Pod>(attached: &[Attached], section: &str) -> Result<Option<T>, LoadError> {
+    let name = &section.as_bytes()[..section.len().min(MAP_NAME)];
+    for program in attached {
+        for id in program.info.map_ids().map_err(query)?.unwrap_or_default() {
+            let info = MapInfo::from_id(id).map_err(query)?;
+            if info.name() == name {
+                let map = Array::<_, T>::try_from(Map::Array(MapData::from_id(id).map_err(query)?)).map_err(query)?;
+                return map.get(&0, 0).map(Some).map_err(query);
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn parse(pin: &str) -> Option<(Program, u32)> {
+    let (name, interface) = pin.rsplit_once('-')?;
+    let program = (0..).map_while(Program::from_number).find(|program| program.name() == name)?;
+    Some((program, interface.parse().ok()?))
+}
+
+pub(super) fn query(error: impl std::error::Error) -> LoadError {
+    LoadError::Query(error.to_string())
+}
 
 /// How many interfaces that exist each program is attached to, by the pins that tell of it.
 ///
 /// # Errors
 /// When the directory of pins cannot be read.
-pub fn attached(run_dir: &RunDir) -> Result<BTreeMap<&'static str, u64>, LoadError> {
+pub fn count_attached(run_dir: &RunDir) -> Result<BTreeMap<&'static str, u64>, LoadError> {
     let mut counts: BTreeMap<_, _> = TC_PROGRAMS.into_iter().chain([XDP_PROGRAM]).map(|program| (program, 0)).collect();
     for pin in pins(&run_dir.links())? {
         let Some((program, index)) = pin.rsplit_once('-') else { continue };

@@ -39,6 +39,31 @@ pub enum LoadError {
         /// Why.
         source: ProgramError,
     },
+    /// What is attached could not be found out.
+    #[error("find out what is attached: {0}")]
+    Query(String),
+    /// Nothing is attached.
+    #[error("no program is attached by {path}; start the agent: it attaches them, and leaves them when it stops")]
+    Nothing {
+        /// The directory of pinned links.
+        path: PathBuf,
+    },
+    /// What is attached is not what this program has inside.
+    #[error("{program} that is attached is of another build; trace with the `overlay` that the agent was started from")]
+    OtherBuild {
+        /// The program.
+        program: &'static str,
+    },
+    /// A program could not be run on a packet.
+    #[error("run {program} on a packet of {length} bytes: {}; kernels take up to about 3500 bytes for that", chain(.source))]
+    Run {
+        /// The program.
+        program: &'static str,
+        /// Length in bytes of the packet.
+        length: usize,
+        /// Why.
+        source: ProgramError,
+    },
     /// A link could not be used.
     #[error("link of {program} on {interface}: {}", chain(.source))]
     Link {

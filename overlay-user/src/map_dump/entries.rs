@@ -213,7 +213,7 @@ fn network((address, prefix): (Ipv4Addr, u8)) -> String {
 }
 
 /// The name of an interface, and its index when there is none of that name any more.
-fn interface(index: u32) -> String {
+pub(crate) fn interface(index: u32) -> String {
     nix::net::if_::if_indextoname(index)
         .ok()
         .and_then(|name| name.into_string().ok())

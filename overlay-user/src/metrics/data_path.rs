@@ -62,7 +62,7 @@ impl DataPath {
             drops.extend(Reason::ALL.get(slot as usize).map(|&reason| (reason, values.iter().sum())));
             Ok::<_, MapsError>(())
         })?;
-        Ok(Reading { peers, drops, maps: map_dump::list(&self.0)?, attached: loader::attached(&self.0)? })
+        Ok(Reading { peers, drops, maps: map_dump::list(&self.0)?, attached: loader::count_attached(&self.0)? })
     }
 }
 

@@ -1,0 +1,130 @@
+//! What `overlay trace` is told of a packet.
+//!
+//! The programs that are attached are loaded with [`TRACE`] 0: the verifier takes all of this out of them. `overlay trace`
+//! loads the same programs once more, with [`TRACE`] 1.
+
+use aya_ebpf::{
+    Global,
+    helpers::bpf_ktime_get_ns,
+    macros::map,
+    maps::{PerCpuArray, RingBuf},
+};
+use network_types::{ip::Ipv4Hdr, udp::UdpHdr};
+use overlay_common::{Encapsulation, Event, Program, Slow, Step, Tuple, VxlanHeaders};
+
+use crate::{
+    encap::{ETHER_IPV4, Ethernet},
+    maps,
+    packet::{L2, Packet},
+};
+
+/// Whether the programs tell what they do.
+#[unsafe(link_section = ".rodata.trace")]
+#[unsafe(no_mangle)]
+static TRACE: Global<u8> = Global::new(0);
+
+/// What the programs tell. Only a page: who traces, asks for more.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// The event about the packet that each CPU is at; its time is 0 when nobody wants to know of this one.
+#[map]
+static TRACED: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
+
+const PROTO_TCP: u8 = 6;
+const PROTO_UDP: u8 = 17;
+
+/// Begins to tell of a container's packet.
+#[inline(always)]
+pub(crate) fn begin(program: Program, packet: &impl Packet) {
+    if TRACE.load() != 0 {
+        note(program, packet, L2);
+    }
+}
+
+/// The same on the underlay, where the packet that is told of is that in the tunnel, if there is one.
+#[inline(always)]
+pub(crate) fn begin_on_underlay(program: Program, packet: &impl Packet) {
+    if TRACE.load() != 0 {
+        note(program, packet, inner_offset(packet).unwrap_or(L2));
+    }
+}
+
+/// Tells a step that says all itself.
+#[inline(always)]
+pub(crate) fn step(step: Step) {
+    tell(step, 0, [0; 6]);
+}
+
+/// Tells why a packet does not take the fast path.
+#[inline(always)]
+pub(crate) fn slow(why: Slow) {
+    tell(Step::Slow, why as u32, [0; 6]);
+}
+
+/// Tells a step, and what goes with it.
+#[inline(always)]
+pub(crate) fn tell(step: Step, value: u32, mac: [u8; 6]) {
+    if TRACE.load() != 0 {
+        let [a, b, c, d, e, f] = mac;
+        emit(step as u8, value, u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]));
+    }
+}
+
+/// A function of its own, with a stack of its own: the programs' are nearly full.
+#[inline(never)]
+fn emit(step: u8, value: u32, mac: u64) {
+    let Some(traced) = TRACED.get(0) else { return };
+    if traced.time == 0 {
+        return;
+    }
+    // No room: the reader falls behind.
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else { return };
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_ns() };
+    entry.write(traced.then(now, step, value, mac));
+    entry.submit(0);
+}
+
+#[inline(always)]
+fn note(program: Program, packet: &impl Packet, offset: usize) {
+    let Some(traced) = TRACED.get_ptr_mut(0) else { return };
+    let mut event = Event::new(program, tuple(packet, offset), packet.len() as u32);
+    event.time = 1;
+    // SAFETY: the value belongs to this CPU, and programs on one CPU do not interrupt each other here.
+    unsafe { *traced = event };
+    tell(Step::Seen, packet.interface(), [0; 6]);
+}
+
+/// Addresses and ports of the IP packet at `offset`, as far as it has them.
+#[inline(always)]
+fn tuple(packet: &impl Packet, offset: usize) -> Tuple {
+    let is_ipv4 = packet.header::<Ethernet>(offset - L2).is_ok_and(|ethernet| ethernet.ether_type == ETHER_IPV4);
+    // In the tunnel of `udp` there is no Ethernet header.
+    if !is_ipv4 && offset == L2 {
+        return Tuple::default();
+    }
+    let Ok(ip) = packet.header::<Ipv4Hdr>(offset) else { return Tuple::default() };
+    let has_ports = (ip.proto == PROTO_TCP || ip.proto == PROTO_UDP) && ip.vihl == 0x45 && ip.frag_offset() == 0;
+    let ports = match packet.header::<[u8; 4]>(offset + Ipv4Hdr::LEN) {
+        Ok(ports) if has_ports => *ports,
+        _ => [0; 4],
+    };
+    let [a, b, c, d] = ports;
+    Tuple::new(ip.proto, (ip.src_addr, [a, b]), (ip.dst_addr, [c, d]))
+}
+
+/// Where the inner IP packet begins, if this looks like a tunnel packet for us. It is told of also if it is refused then.
+#[inline(always)]
+fn inner_offset(packet: &impl Packet) -> Option<usize> {
+    let outer = packet.header::<Ipv4Hdr>(L2).ok()?;
+    let udp = packet.header::<UdpHdr>(L2 + Ipv4Hdr::LEN).ok()?;
+    let port = maps::local_node()?.vtep().port;
+    let is_tunnel =
+        outer.vihl == 0x45 && outer.proto == PROTO_UDP && outer.frag_offset() == 0 && udp.dst_port() == port;
+    let payload = L2 + Ipv4Hdr::LEN + UdpHdr::LEN;
+    is_tunnel.then_some(match maps::encapsulation() {
+        Encapsulation::Udp => payload,
+        Encapsulation::Vxlan => payload + VxlanHeaders::INNER_OFFSET,
+    })
+}

@@ -1,0 +1,150 @@
+//! [`Tracer`]: the programs once more, attached nowhere, to be run on packets that nobody has sent.
+
+use std::path::Path;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, RingBuf},
+    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+};
+use overlay_common::{Encapsulation, Event, Flow, FlowKey, Program};
+
+use super::{
+    Attached, LOG_OFF, LoadError, OBJECT,
+    attached::{self, query},
+};
+use crate::rundir::RunDir;
+
+/// The maps that the programs only read: they are the live ones. What the programs write is their own here, so that
+/// nobody else sees it.
+const READ_ONLY: [&str; 4] = ["LOCAL_NODE", "ROUTES", "NODES", "ENDPOINTS"];
+
+/// The flows that the programs know: few are put in.
+const FLOW_MAPS: [&str; 2] = ["FLOWS", "CANDIDATES"];
+const FEW_FLOWS: u32 = 1024;
+
+/// The programs, loaded over the live maps, telling what they do.
+pub struct Tracer {
+    ebpf: Ebpf,
+    encapsulation: Encapsulation,
+}
+
+/// What a program has done with a packet.
+#[derive(Debug)]
+pub struct Run {
+    /// Step by step.
+    pub events: Vec<Event>,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+}
+
+impl Tracer {
+    /// Loads the programs that are `attached`, with what they were loaded with.
+    ///
+    /// # Errors
+    /// When the attached ones are of another build, or the kernel refuses.
+    pub fn load(run_dir: &RunDir, attached: &[Attached]) -> Result<Self, LoadError> {
+        let (encapsulation, flow_ttl) = attached::loaded_with(attached)?;
+        let number = encapsulation as u8;
+        let mut loader = EbpfLoader::new();
+        loader.override_global("ENCAPSULATION", &number, true);
+        loader.override_global("FLOW_TTL", &flow_ttl, true);
+        loader.override_global("AYA_LOG_LEVEL", &LOG_OFF, true);
+        loader.override_global("TRACE", &1_u8, true);
+        for name in READ_ONLY {
+            loader.map_pin_path(name, run_dir.maps().join(name));
+        }
+        for name in FLOW_MAPS {
+            loader.map_max_entries(name, FEW_FLOWS);
+        }
+        let mut tracer = Self { ebpf: loader.load(OBJECT)?, encapsulation };
+        for program in (0..).map_while(Program::from_number) {
+            tracer.load_program(program)?;
+        }
+        for program in attached {
+            tracer.compare(program)?;
+        }
+        Ok(tracer)
+    }
+
+    /// How packets travel between nodes, by what is attached.
+    #[must_use]
+    pub fn encapsulation(&self) -> Encapsulation {
+        self.encapsulation
+    }
+
+    /// Lets the programs know what the live ones know of a flow, in the maps pinned in `maps`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remember(&mut self, maps: &Path, key: FlowKey) -> Result<(), LoadError> {
+        for name in FLOW_MAPS {
+            let Some(flow) = crate::maps::Flows::open(maps, name).and_then(|flows| flows.get(key)).map_err(query)?
+            else {
+                continue;
+            };
+            let map = self.ebpf.map_mut(name).ok_or_else(|| LoadError::Query(format!("no map {name}")))?;
+            let copied = HashMap::<_, FlowKey, Flow>::try_from(map).and_then(|mut map| map.insert(key, flow, 0));
+            copied.map_err(query)?;
+        }
+        Ok(())
+    }
+
+    /// Runs `program` on `packet`, as if on the hook of the interface with index `interface`.
+    ///
+    /// # Errors
+    /// When the kernel cannot.
+    pub fn run(&mut self, program: Program, packet: &[u8], interface: u32) -> Result<Run, LoadError> {
+        let mut skb = [0; SKB_LEN];
+        skb[SKB_IFINDEX..SKB_IFINDEX + 4].copy_from_slice(&interface.to_ne_bytes());
+        let mut out = vec![0; packet.len() + ROOM];
+        let mut options = TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let loaded = self.ebpf.program(program.name()).ok_or(LoadError::Missing { program: program.name() })?;
+        let result = if program == Program::XdpDecap {
+            <&Xdp>::try_from(loaded).and_then(|loaded| loaded.test_run(options))
+        } else {
+            options.ctx_in = Some(&skb);
+            <&SchedClassifier>::try_from(loaded).and_then(|loaded| loaded.test_run(options))
+        };
+        let failed = |source| LoadError::Run { program: program.name(), length: packet.len(), source };
+        let length = result.map_err(failed)?.data_size_out as usize;
+        out.truncate(length);
+        Ok(Run { events: self.events()?, packet: out })
+    }
+
+    fn events(&mut self) -> Result<Vec<Event>, LoadError> {
+        let map = self.ebpf.map_mut("EVENTS").ok_or_else(|| LoadError::Query("no map EVENTS".to_owned()))?;
+        let mut ring = RingBuf::try_from(map).map_err(query)?;
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            events.extend(Event::from_bytes(&item));
+        }
+        Ok(events)
+    }
+
+    fn load_program(&mut self, program: Program) -> Result<(), LoadError> {
+        let name = program.name();
+        let loaded = self.ebpf.program_mut(name).ok_or(LoadError::Missing { program: name })?;
+        let result = if program == Program::XdpDecap {
+            <&mut Xdp>::try_from(loaded).and_then(Xdp::load)
+        } else {
+            <&mut SchedClassifier>::try_from(loaded).and_then(SchedClassifier::load)
+        };
+        result.map_err(|source| LoadError::Program { program: name, source })
+    }
+
+    /// Whether the attached program is the same code as ours.
+    fn compare(&self, attached: &Attached) -> Result<(), LoadError> {
+        let program = attached.program.name();
+        let ours = self.ebpf.program(program).ok_or(LoadError::Missing { program })?;
+        let ours = ours.info().map_err(|source: ProgramError| LoadError::Program { program, source })?;
+        if ours.tag() == attached.tag() { Ok(()) } else { Err(LoadError::OtherBuild { program }) }
+    }
+}
+
+/// Size of `struct __sk_buff`, and where the interface stands in it (linux/bpf.h).
+const SKB_LEN: usize = 192;
+const SKB_IFINDEX: usize = 40;
+
+/// By how much a packet may grow: outer headers, or an ICMP answer.
+const ROOM: usize = 256;

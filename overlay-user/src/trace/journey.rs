@@ -1,0 +1,216 @@
+//! [`Journey`]: from program to program, and through what the kernel does in between.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use anyhow::Result;
+use ipnetwork::Ipv4Network;
+use overlay_common::{Encapsulation, Endpoint, Event, LocalNode, Program, Reason, Route, Step};
+
+use super::{kernel::Kernel, outer::Outer, packet::Packet, report::Report, story};
+use crate::{
+    loader::{Attached, Tracer},
+    map_dump::interface,
+};
+
+/// What stands for an underlay address that no node has (RFC 5737).
+const NO_NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// The loopback device: where a packet is run whose container is not known.
+const LOOPBACK: u32 = 1;
+
+/// What a packet meets on this node.
+pub(super) struct Journey {
+    pub(super) tracer: Tracer,
+    pub(super) attached: Vec<Attached>,
+    pub(super) kernel: Kernel,
+    pub(super) node: LocalNode,
+    pub(super) kind: Encapsulation,
+    pub(super) routes: BTreeMap<Ipv4Network, Route>,
+    pub(super) endpoints: BTreeMap<Ipv4Addr, Endpoint>,
+}
+
+impl Journey {
+    /// A packet that a container here, the node or something outside sends.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) async fn of(mut self, packet: &Packet) -> Result<Report> {
+        let report = Report::new(packet.describe());
+        let here = self.node.in_subnet(packet.source());
+        if self.node.in_subnet(packet.destination()) && !here {
+            let frame = self.tunnelled(packet)?;
+            return self.arrive(report, packet, &frame).await;
+        }
+        if here && !self.is_own(packet.source()) {
+            return self.leave_container(report, packet).await;
+        }
+        self.leave_node(report, packet).await
+    }
+
+    /// From the container to the kernel, or out at once.
+    async fn leave_container(&mut self, mut report: Report, packet: &Packet) -> Result<Report> {
+        let index = self.endpoints.get(&packet.source()).map_or(LOOPBACK, Endpoint::ifindex);
+        let frame = packet.frame([0; 6], [0; 6]);
+        let events = self.run(&mut report, Program::FromContainer, &frame, index)?;
+        if let Some(reason) = dropped(&events) {
+            return Ok(report.end(false, format!("dropped by from_container, {reason:?}")));
+        }
+        if has(&events, Step::Encapsulated) {
+            return self.sent(report, &events).await;
+        }
+        if self.node.in_subnet(packet.destination()) {
+            return Ok(report.end(true, "stays on this node: its bridge takes it to the container"));
+        }
+        self.leave_node(report, packet).await
+    }
+
+    /// From the kernel's routing to the overlay device and out.
+    async fn leave_node(&mut self, mut report: Report, packet: &Packet) -> Result<Report> {
+        let destination = packet.destination();
+        let Some(route) = self.kernel.route(destination).await else {
+            report.kernel(format!("has no route to {destination}"));
+            return Ok(report.end(false, "dropped by the kernel, which has no route"));
+        };
+        let name = interface(route.interface);
+        let gateway = route.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
+        report.kernel(format!("routes {destination} by {name}{gateway}, if netfilter lets it through"));
+        if route.local {
+            return Ok(report.end(true, "for this node itself"));
+        }
+        if route.interface != self.node.overlay_ifindex {
+            return Ok(report.end(false, format!("leaves by {name}, not through the overlay")));
+        }
+        let device = self.kernel.interface(route.interface).await?;
+        if packet.len() > device.mtu as usize {
+            let (length, mtu) = (packet.len(), device.mtu);
+            if packet.may_be_fragmented() {
+                report.kernel(format!(
+                    "{length} bytes do not fit {name}'s MTU of {mtu}: makes fragments, each goes its way"
+                ));
+                return Ok(report.end(true, "leaves in fragments; trace one with a smaller --size"));
+            }
+            report.kernel(format!(
+                "{length} bytes do not fit {name}'s MTU of {mtu}, and the packet must not be fragmented"
+            ));
+            let result = format!("answered with ICMP \"fragmentation needed\", MTU {mtu}; give containers that MTU");
+            return Ok(report.end(false, result));
+        }
+        let mac = self.node.vtep().mac;
+        let frame = packet.forwarded().frame(mac, mac);
+        let events = self.run(&mut report, Program::ToOverlay, &frame, route.interface)?;
+        match dropped(&events) {
+            Some(reason) if has(&events, Step::In) => Ok(report.end(
+                false,
+                format!("dropped by to_overlay, {reason:?}, and answered with ICMP \"network unreachable\""),
+            )),
+            Some(reason) => Ok(report.end(false, format!("dropped by to_overlay, {reason:?}"))),
+            None => self.sent(report, &events).await,
+        }
+    }
+
+    /// What was encapsulated leaves by the underlay.
+    async fn sent(&self, mut report: Report, events: &[Event]) -> Result<Report> {
+        let underlay = self.kernel.interface(self.node.underlay_ifindex).await?;
+        let next_hop = events.iter().find(|event| event.step() == Some(Step::Route)).map(Event::address);
+        let name = &underlay.name;
+        let to = next_hop.map_or_else(String::new, |next_hop| format!(" for node {next_hop}"));
+        let length = report.outer_length().unwrap_or(0);
+        if u32::from(length) > underlay.mtu {
+            report.kernel(format!("{length} bytes do not fit {name}'s MTU of {}: makes fragments", underlay.mtu));
+        }
+        Ok(report.end(true, format!("leaves by {name}{to}")))
+    }
+
+    /// From the underlay to the container.
+    async fn arrive(&mut self, mut report: Report, packet: &Packet, frame: &[u8]) -> Result<Report> {
+        let underlay = self.node.underlay_ifindex;
+        if let Some(outer) = Outer::read(frame, self.kind) {
+            report.outer("underlay", outer);
+        }
+        if self.attached.iter().any(|attached| attached.program == Program::XdpDecap) {
+            let events = self.run(&mut report, Program::XdpDecap, frame, underlay)?;
+            if let Some(reason) = dropped(&events) {
+                return Ok(report.end(false, format!("dropped by xdp_decap, {reason:?}")));
+            }
+            report
+                .kernel("what follows is the packet's way without xdp_decap, which leads to the same place".to_owned());
+        }
+        let events = self.run(&mut report, Program::FromUnderlay, frame, underlay)?;
+        if let Some(reason) = dropped(&events) {
+            return Ok(report.end(false, format!("dropped by from_underlay, {reason:?}")));
+        }
+        if let Some(peer) = events.iter().find(|event| event.step() == Some(Step::IntoPeer)) {
+            return Ok(report.end(true, format!("arrives in the container behind {}", interface(peer.value()))));
+        }
+        if !has(&events, Step::Accepted) {
+            return Ok(report.end(false, "is no tunnel packet for this node: the kernel takes it as any other"));
+        }
+        if has(&events, Step::Fragment) {
+            return Ok(report.end(true, "goes to the kernel, which waits for the other fragments"));
+        }
+        if self.kind == Encapsulation::Vxlan {
+            let device = interface(self.node.overlay_ifindex);
+            report.kernel(format!("decapsulates it on {device}, where `admit` finds the mark and lets it in"));
+        }
+        self.deliver(report, packet).await
+    }
+
+    /// From the overlay device through the kernel to the container.
+    async fn deliver(&mut self, mut report: Report, packet: &Packet) -> Result<Report> {
+        let destination = packet.destination();
+        let Some(route) = self.kernel.route(destination).await else {
+            report.kernel(format!("has no route to {destination}"));
+            return Ok(report.end(false, "dropped by the kernel, which has no route"));
+        };
+        if route.local {
+            report.kernel(format!("{destination} is an address of this node"));
+            return Ok(report.end(true, "arrives at this node itself"));
+        }
+        let name = interface(route.interface);
+        report.kernel(format!("routes {destination} by {name}, if netfilter lets it through"));
+        match self.endpoints.get(&destination).map(Endpoint::ifindex) {
+            Some(index) if index != 0 => {
+                let frame = packet.forwarded().frame([0; 6], [0; 6]);
+                self.run(&mut report, Program::ToContainer, &frame, index)?;
+                Ok(report.end(true, format!("arrives in the container behind {}", interface(index))))
+            }
+            _ => {
+                report.kernel(format!("no container is known to have {destination}; asks for it by ARP on {name}"));
+                Ok(report.end(false, "lost, unless somebody answers ARP"))
+            }
+        }
+    }
+
+    /// Runs a program and adds what it tells to the report.
+    fn run(&mut self, report: &mut Report, program: Program, frame: &[u8], index: u32) -> Result<Vec<Event>> {
+        let run = self.tracer.run(program, frame, index)?;
+        report.program(program, &interface(index), &run.events);
+        if has(&run.events, Step::Encapsulated)
+            && let Some(outer) = Outer::read(&run.packet, self.kind)
+        {
+            report.outer(program.name(), outer);
+        }
+        Ok(run.events)
+    }
+
+    /// The packet in a tunnel, from the node that owns the subnet of its source: from nobody's address, if none does.
+    fn tunnelled(&self, packet: &Packet) -> Result<Vec<u8>> {
+        let route = self.routes.iter().find(|(subnet, _)| subnet.contains(packet.source())).map(|(_, route)| *route);
+        let sender = route.map_or((NO_NODE, [0; 6]), |route| (route.next_hop(), route.vtep_mac()));
+        // The other node has taken one off the TTL.
+        packet.forwarded().tunnelled(&self.node, sender, self.kind)
+    }
+
+    /// Whether the address is the node's own: no container sends from it.
+    fn is_own(&self, address: Ipv4Addr) -> bool {
+        self.endpoints.get(&address).is_some_and(|endpoint| endpoint.ifindex() == 0)
+    }
+}
+
+fn has(events: &[Event], step: Step) -> bool {
+    events.iter().any(|event| event.step() == Some(step))
+}
+
+fn dropped(events: &[Event]) -> Option<Reason> {
+    events.iter().find_map(story::reason)
+}

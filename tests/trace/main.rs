@@ -1,0 +1,8 @@
+//! `overlay trace`: what it says would become of a packet is what becomes of it, and nobody sees that it has asked.
+//!
+//! Each test runs on two nodes with a container each.
+
+#[cfg(test)]
+mod ground;
+#[cfg(test)]
+mod made_up;
