@@ -251,7 +251,7 @@ pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
     remove_direct_routes(handle, run_dir).await?;
     // Pins before the device: programs detach, so that the device does not drop packets with them half gone.
     loader::take_down(run_dir)?;
-    run_dir.remove()?;
+    run_dir.remove_layouts()?;
     if let Some(device) = device {
         masquerade::remove(&device).await.with_context(|| format!("remove the netfilter rules of {device}"))?;
         link::remove(handle, &device).await.with_context(|| format!("remove device {device}"))?;
@@ -260,7 +260,7 @@ pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
     if let Some(before) = conntrack {
         conntrack::put_back(&before)?;
     }
-    Ok(())
+    Ok(run_dir.remove()?)
 }
 
 /// Removes the plain routes into the network that the maps name, if an agent has got as far as to write it there.

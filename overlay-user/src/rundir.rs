@@ -158,29 +158,27 @@ impl RunDir {
         &self.path
     }
 
-    /// Takes away everything of ours in the run directory: pins, files, mount; and the directory, if it is empty then.
-    /// Without the right to unmount, the mount stays for the next agent: then the service manager has made it.
+    /// Takes away the rest of ours in the run directory, once nothing needs the notes any more: mount and files; and the
+    /// directory, if it is empty then. Without the right to unmount, the mount stays for the next agent: then the service
+    /// manager has made it.
     ///
     /// # Errors
     /// When the bpffs is busy. What is missing already is no error.
     pub fn remove(&self) -> Result<(), RunDirError> {
         let bpf = self.bpf();
-        self.remove_layouts()?;
-        for path in [self.lock_file(), self.socket(), self.device_file(), self.conntrack_file()] {
-            ignore_missing(fs::remove_file(&path)).map_err(|source| RunDirError::Remove { path, source })?;
+        for note in [self.socket(), self.device_file(), self.conntrack_file()] {
+            remove(note, |path| fs::remove_file(path))?;
         }
-        ignore_missing(fs::remove_dir_all(self.clsact_notes()))
-            .map_err(|source| RunDirError::Remove { path: self.clsact_notes(), source })?;
+        remove(self.clsact_notes(), |path| fs::remove_dir_all(path))?;
         match umount2(&bpf, MntFlags::empty()) {
             // EINVAL: no mount point, the bpffs is somebody else's.
-            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-            Err(Errno::EPERM) => return Ok(()),
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => remove(bpf, remove_dir_if_empty)?,
+            Err(Errno::EPERM) => {}
             Err(source) => return Err(RunDirError::Mount { action: "unmount", path: bpf, source }),
         }
-        for path in [bpf, self.path.clone()] {
-            remove_dir_if_empty(&path).map_err(|source| RunDirError::Remove { path, source })?;
-        }
-        Ok(())
+        // Last: until then nobody else may begin here.
+        remove(self.lock_file(), |path| fs::remove_file(path))?;
+        remove(self.path.clone(), remove_dir_if_empty)
     }
 
     /// Whether the directory is there.
@@ -300,17 +298,18 @@ fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
 }
 
+/// Removes what is there by `how`.
+fn remove(path: PathBuf, how: impl Fn(&Path) -> io::Result<()>) -> Result<(), RunDirError> {
+    match how(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RunDirError::Remove { path, source }),
+        _ => Ok(()),
+    }
+}
+
 /// Removes a directory of ours, unless somebody else keeps something in it.
 fn remove_dir_if_empty(path: &Path) -> io::Result<()> {
     match fs::remove_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        other => ignore_missing(other),
-    }
-}
-
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }

@@ -26,6 +26,7 @@ pub mod snapshot;
 pub mod steady;
 pub mod subnet_env;
 pub mod tap_nic;
+pub mod traced;
 pub mod traffic;
 pub mod tun_peer;
 pub mod two_nodes;

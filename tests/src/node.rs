@@ -240,7 +240,12 @@ impl Node {
         wait_for(&format!("{} to know the container {address}", self.name), LIMIT, known)
     }
 
-    fn knows(&self, address: Ipv4Addr) -> Result<bool> {
+    /// Whether the agent knows whose `address` is and has attached all its programs to that container.
+    ///
+    /// # Errors
+    ///
+    /// When the maps cannot be read.
+    pub fn knows(&self, address: Ipv4Addr) -> Result<bool> {
         let endpoints = self.counters().endpoints()?;
         let Some(endpoint) = endpoints.get(&address) else { return Ok(false) };
         let slow = self.agent.arguments.windows(2).any(|pair| pair == ["--fast-path", "off"]);

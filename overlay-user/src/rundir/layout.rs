@@ -1,13 +1,13 @@
 //! The versions of the layout of pins, below `RUNDIR/bpf`: those that are there, and the step from one to the next.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, RenameFlags, renameat2},
 };
 
-use super::{RunDir, RunDirError, create_dir, ignore_missing};
+use super::{RunDir, RunDirError, create_dir, remove};
 
 /// Version of the layout: of what the bytes in maps mean, and of where pins are. Maps whose sizes or capacities change
 /// need no new version: the kernel tells those of pinned ones.
@@ -66,8 +66,12 @@ impl RunDir {
             .try_for_each(|older| remove_tree(&self.version_dir(older)))
     }
 
-    /// Removes all versions, newer ones as well: pins are pins.
-    pub(super) fn remove_layouts(&self) -> Result<(), RunDirError> {
+    /// Removes all versions, newer ones as well: pins are pins. The notes stay, so that whoever is killed before everything
+    /// is taken away can be followed by another.
+    ///
+    /// # Errors
+    /// When the kernel refuses. What is missing already is no error.
+    pub fn remove_layouts(&self) -> Result<(), RunDirError> {
         self.versions().into_iter().try_for_each(|version| remove_tree(&self.version_dir(version)))
     }
 
@@ -87,6 +91,5 @@ impl RunDir {
 }
 
 fn remove_tree(path: &Path) -> Result<(), RunDirError> {
-    ignore_missing(fs::remove_dir_all(path))
-        .map_err(|source: io::Error| RunDirError::Remove { path: path.to_owned(), source })
+    remove(path.to_owned(), |path| fs::remove_dir_all(path))
 }
