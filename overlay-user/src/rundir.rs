@@ -205,7 +205,7 @@ impl RunDir {
     /// The name of the overlay device, if one was noted.
     #[must_use]
     pub fn device(&self) -> Option<String> {
-        fs::read_to_string(self.device_file()).ok()
+        read_note(&self.device_file())
     }
 
     /// Notes the value of `nf_conntrack_tcp_be_liberal`, before it is changed: teardown puts it back.
@@ -220,7 +220,7 @@ impl RunDir {
     /// The value of `nf_conntrack_tcp_be_liberal` to put back, if one was noted.
     #[must_use]
     pub fn conntrack(&self) -> Option<String> {
-        fs::read_to_string(self.conntrack_file()).ok()
+        read_note(&self.conntrack_file())
     }
 
     /// Where the maps are pinned.
@@ -312,4 +312,8 @@ fn remove_dir_if_empty(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         other => other,
     }
+}
+/// A note; none if its writer was killed before it wrote, and so before it did what the note is about.
+fn read_note(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok().filter(|note| !note.is_empty())
 }
