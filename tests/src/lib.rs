@@ -17,6 +17,7 @@ pub mod node;
 pub mod paced;
 pub mod packet_socket;
 pub mod packets;
+pub mod patience;
 pub mod process;
 pub mod programs;
 pub mod provoke;

@@ -15,7 +15,7 @@ use nix::{
     sys::time::{TimeVal, TimeValLike as _},
 };
 
-use crate::netns::Netns;
+use crate::{netns::Netns, patience::patient};
 
 /// Room for frames that nobody has read yet.
 const BUFFER: usize = 32 << 20;
@@ -91,6 +91,7 @@ impl PacketSocket {
     ///
     /// When there is none within `limit`: the message names `what` was waited for. When the socket fails.
     pub fn find<T>(&self, what: &str, limit: Duration, mut pick: impl FnMut(&Frame) -> Option<T>) -> Result<T> {
+        let limit = patient(limit);
         let end = Instant::now() + limit;
         while let Some(frame) = self.receive(end.saturating_duration_since(Instant::now()))? {
             if let Some(picked) = pick(&frame) {

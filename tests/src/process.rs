@@ -18,6 +18,8 @@ use nix::{
     unistd::{Pid, getppid},
 };
 
+use crate::patience::patient;
+
 /// How often a condition is looked at again.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -201,6 +203,7 @@ fn describe(status: ExitStatus) -> String {
 ///
 /// When `state` fails, or still yields nothing after `limit`: then the message names `what` was waited for.
 pub fn wait_for<T>(what: &str, limit: Duration, mut state: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let limit = patient(limit);
     let start = Instant::now();
     loop {
         // Read before the state, so that the state is looked at once more when the limit passes meanwhile.

@@ -13,13 +13,16 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::netns::Netns;
+use crate::{netns::Netns, patience::patient};
 
 /// Seconds between two pings of one series.
 const PING_INTERVAL: &str = "0.2";
 
 /// How long one step may take, such as a read, before that counts as a failure.
 const STEP: Duration = Duration::from_secs(5);
+
+/// How long a reply may take before its packet counts as lost.
+const REPLY: Duration = Duration::from_secs(1);
 
 /// What came of a series of pings.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,7 +42,8 @@ pub struct Pings {
 /// When `ping` cannot be run or says what we do not understand. Lost replies are no error.
 pub fn ping(from: &Netns, to: Ipv4Addr, count: u32) -> Result<Pings> {
     let mut command = from.command("ping");
-    command.args(["-n", "-q", "-W", "1", "-i", PING_INTERVAL, "-c", &count.to_string(), &to.to_string()]);
+    let reply = patient(REPLY).as_secs().to_string();
+    command.args(["-n", "-q", "-W", &reply, "-i", PING_INTERVAL, "-c", &count.to_string(), &to.to_string()]);
     let output = command.output().context("start ping")?;
     let text = String::from_utf8_lossy(&output.stdout);
     parse_ping(&text)
@@ -115,11 +119,11 @@ impl Flow {
     /// Sends as long as `more` says so of the bytes sent and the time since the connection's start.
     fn stream(&self, more: impl Fn(u64, Duration) -> bool + Send) -> Result<Stream> {
         let (listener, to) = self.listen()?;
-        let sender = self.from.run(|| TcpStream::connect_timeout(&to, STEP));
+        let sender = self.from.run(|| TcpStream::connect_timeout(&to, patient(STEP)));
         let sender = sender.with_context(|| format!("connect to {to}"))?;
         let (receiver, _) = listener.accept().with_context(|| format!("accept at {to}"))?;
-        sender.set_write_timeout(Some(STEP))?;
-        receiver.set_read_timeout(Some(STEP))?;
+        sender.set_write_timeout(Some(patient(STEP)))?;
+        receiver.set_read_timeout(Some(patient(STEP)))?;
         // The machine's default may be one that paces, which measures the pacing. Where there is no cubic, the
         // default has to do.
         if setsockopt(&sender, sockopt::TcpCongestion, &OsString::from("cubic")).is_err() {
@@ -140,7 +144,11 @@ impl Flow {
     fn listen(&self) -> Result<(TcpListener, SocketAddr)> {
         let listener = self.to.run(|| TcpListener::bind((self.address, 0)));
         let listener = listener.with_context(|| format!("listen on {}", self.address))?;
-        setsockopt(&listener, sockopt::ReceiveTimeout, &nix::sys::time::TimeVal::new(STEP.as_secs() as i64, 0))?;
+        setsockopt(
+            &listener,
+            sockopt::ReceiveTimeout,
+            &nix::sys::time::TimeVal::new(patient(STEP).as_secs() as i64, 0),
+        )?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     }
@@ -174,7 +182,7 @@ impl Flow {
 
 fn udp_socket(address: Ipv4Addr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((address, 0))?;
-    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.set_read_timeout(Some(patient(REPLY)))?;
     Ok(socket)
 }
 
