@@ -80,13 +80,13 @@ numbered! {
         Marked = 8,
         /// Netfilter's approval of this direction is noted, as far as the packet has been seen in front of it.
         BehindNetfilter = 9,
-        /// It goes out of an interface, to a MAC address that is known [index].
+        /// It goes out of an interface, to a MAC address that is known [its index].
         Out = 10,
-        /// It goes out of an interface; the kernel finds the next hop's MAC address [index].
+        /// It goes out of an interface; the kernel finds the next hop's MAC address [its index].
         ToNeighbour = 11,
-        /// It comes in on an interface, as if it had been received there [index].
+        /// It comes in on an interface, as if it had been received there [its index].
         In = 12,
-        /// It goes into the container behind an interface: the fast path [index].
+        /// It goes into the container behind an interface: the fast path [its index].
         IntoPeer = 13,
         /// The program lets it go on to the kernel.
         Passed = 14,
