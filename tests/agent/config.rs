@@ -29,7 +29,7 @@ fn what_is_safe_is_applied_at_once() {
             let mut dump = node.overlay();
             dump.args(["map", "dump", "LOCAL_NODE", "-o", "json", "--run-dir"]).arg(node.run_dir());
             let programs = output(&mut dump).unwrap();
-            assert!(programs.contains(r#""mtu": 1350"#), "{programs}");
+            assert!(programs.contains(r#""mtu":1350"#), "{programs}");
         }
         assert_eq!(pings(&cluster), 2);
         cluster.write_config(NETWORK).unwrap();
@@ -58,7 +58,7 @@ fn what_is_not_safe_is_named_once_and_waits_for_a_restart() {
         cluster.etcd().delete(overlay_tests::cluster::CONFIG_KEY).unwrap();
         await_said(&mut cluster.nodes_mut()[0], &["WARN", "network config deleted"], 1);
         let node = &mut cluster.nodes_mut()[0];
-        assert_eq!(said(node, &["network config"]), 4, "{}", node.agent().log());
+        assert_eq!(said(node, &["WARN", "network config"]), 4, "{}", node.agent().log());
         assert!(mtu_of_the_device(node).contains(r#""mtu":1450"#));
         assert_eq!(pings(&cluster), 2);
     });

@@ -136,10 +136,10 @@ mod tests {
         let flow = Flow { from, to, address: Ipv4Addr::new(192, 0, 2, 2) };
         let steady = Steady::start(&flow).unwrap();
         let cut = Instant::now();
-        flow.to.ip("link set b down").unwrap();
+        flow.to.ip("link set dev b down").unwrap();
         // Longer than the shortest time after which TCP sends again.
         wait_until("some time to pass", STEP, || cut.elapsed() > Duration::from_millis(500)).unwrap();
-        flow.to.ip("link set b up").unwrap();
+        flow.to.ip("link set dev b up").unwrap();
         let carried = steady.stop().unwrap();
         assert!(carried.retransmitted > 0, "{carried:?}");
     }
