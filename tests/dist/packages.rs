@@ -74,6 +74,8 @@ fn life_of_a_package(packages: &Packages) {
     machine.write("/etc/apt/apt.conf.d/99-test", "APT::Get::Assume-Yes \"true\";\n").unwrap();
     // Images for containers forbid with it that packages start or stop services.
     machine.shell("rm -f /usr/sbin/policy-rc.d").unwrap();
+    // Setup masks Docker's units where it installs Docker for tests.
+    machine.shell("rm -f /etc/systemd/system/docker.service /etc/systemd/system/docker.socket").unwrap();
     let before = machine.traces().unwrap();
 
     install(&machine);

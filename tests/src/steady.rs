@@ -125,7 +125,10 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::{netns::Netns, process::wait_until};
+    use crate::{
+        netns::Netns,
+        process::{output, wait_until},
+    };
 
     #[test]
     fn what_was_lost_and_sent_again_is_counted() {
@@ -135,11 +138,12 @@ mod tests {
         to.ip("address add 192.0.2.2/24 dev b").unwrap();
         let flow = Flow { from, to, address: Ipv4Addr::new(192, 0, 2, 2) };
         let steady = Steady::start(&flow).unwrap();
+        let nft = |rules: &str| output(flow.to.command("nft").arg(rules)).unwrap();
+        nft("table ip cut { chain input { type filter hook input priority 0; policy drop; }; }");
         let cut = Instant::now();
-        flow.to.ip("link set dev b down").unwrap();
         // Longer than the shortest time after which TCP sends again.
         wait_until("some time to pass", STEP, || cut.elapsed() > Duration::from_millis(500)).unwrap();
-        flow.to.ip("link set dev b up").unwrap();
+        nft("delete table ip cut");
         let carried = steady.stop().unwrap();
         assert!(carried.retransmitted > 0, "{carried:?}");
     }
