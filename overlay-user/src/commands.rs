@@ -128,15 +128,22 @@ pub async fn check(args: CheckArgs) -> Result<ExitCode> {
 /// # Errors
 /// When there is no data path, or the kernel refuses.
 pub async fn trace(args: TraceArgs) -> Result<ExitCode> {
-    let wanted = trace::Wanted {
-        source: args.source,
-        destination: args.destination,
-        protocol: args.proto,
-        source_port: args.sport,
-        destination_port: args.dport,
-        size: args.size,
+    let run_dir = RunDir::new(&args.run_dir.run_dir);
+    let report = match (&args.pcap, args.source.zip(args.destination)) {
+        (Some(file), _) => trace::captured(&run_dir, file, args.on.as_deref()).await?,
+        (None, Some((source, destination))) => {
+            let wanted = trace::Wanted {
+                source,
+                destination,
+                protocol: args.proto,
+                source_port: args.sport,
+                destination_port: args.dport,
+                size: args.size,
+            };
+            trace::made_up(&run_dir, &wanted).await?
+        }
+        (None, None) => bail!("trace nothing; give source and destination, or --pcap FILE"),
     };
-    let report = trace::made_up(&RunDir::new(&args.run_dir.run_dir), &wanted).await?;
     match args.output {
         Output::Table => print(&report.to_text())?,
         Output::Json => print(&serde_json::to_string_pretty(&report)?)?,

@@ -1,19 +1,24 @@
 //! `overlay trace`: what the data path would do with a packet, step by step, and why.
 //!
 //! ```text
-//! Wanted -> packet -> journey -> loader::Tracer [the live maps] -> Event -> story -> Report
+//! Wanted -> packet ----------\
+//! file -> capture -> place --> journey -> loader::Tracer [the live maps] -> Event -> story -> Report
 //! ```
 
+mod capture;
 mod journey;
 mod kernel;
 mod outer;
 mod packet;
+mod place;
 mod report;
 mod story;
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 
-use self::{journey::Journey, kernel::Kernel, packet::Packet};
+use self::{journey::Journey, kernel::Kernel, packet::Packet, place::Place};
 pub(crate) use self::{packet::Wanted, report::Report};
 use crate::{
     loader::{self, Tracer},
@@ -27,14 +32,40 @@ use crate::{
 /// When there is no data path, its programs are of another build, or the kernel refuses.
 pub(crate) async fn made_up(run_dir: &RunDir, wanted: &Wanted) -> Result<Report> {
     let packet = Packet::make(wanted)?;
+    let mut journey = journey(run_dir)?;
+    journey.remember(&packet, &run_dir.maps())?;
+    journey.of(&packet).await.with_context(|| format!("trace {}", packet.describe()))
+}
+
+/// The same with a frame that was captured, on `interface` or where its addresses tell of.
+///
+/// # Errors
+/// As above, and when the file has not exactly one packet, or nothing tells where that comes in.
+pub(crate) async fn captured(run_dir: &RunDir, file: &Path, interface: Option<&str>) -> Result<Report> {
+    let frame = capture::frame(file)?;
+    let what = || format!("trace the packet in {}", file.display());
+    let mut journey = journey(run_dir)?;
+    let place = match interface {
+        Some(interface) => Place::on(interface, &journey),
+        None => Place::guess(&frame, &journey),
+    };
+    let place = place.with_context(what)?;
+    let packet = Packet::in_frame(&frame);
+    let tunnelled = packet.as_ref().and_then(|packet| packet.in_tunnel(&journey.node, journey.kind));
+    let carried = tunnelled.as_ref().map_or(packet.as_ref(), |tunnelled| tunnelled.packet.as_ref());
+    if let Some(carried) = carried {
+        journey.remember(carried, &run_dir.maps())?;
+    }
+    journey.of_frame(&place, &frame, tunnelled.as_ref()).await.with_context(what)
+}
+
+/// All that a journey needs, read now.
+fn journey(run_dir: &RunDir) -> Result<Journey> {
     let maps = run_dir.existing_maps()?;
     let attached = loader::attached(run_dir)?;
-    let mut tracer = Tracer::load(run_dir, &attached)?;
+    let tracer = Tracer::load(run_dir, &attached)?;
     let node = LocalNodeMap::open(&maps)?.get()?;
-    if let Some(flow) = packet.flow(node.in_subnet(wanted.source)) {
-        tracer.remember(&maps, flow)?;
-    }
-    let journey = Journey {
+    Ok(Journey {
         kind: tracer.encapsulation(),
         tracer,
         attached,
@@ -42,6 +73,5 @@ pub(crate) async fn made_up(run_dir: &RunDir, wanted: &Wanted) -> Result<Report>
         routes: Routes::open(&maps, node.subnet().1)?.all()?,
         endpoints: EndpointsMap::open(&maps)?.all()?,
         node,
-    };
-    journey.of(&packet).await.with_context(|| format!("trace {}", packet.describe()))
+    })
 }

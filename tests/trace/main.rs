@@ -3,6 +3,8 @@
 //! Each test runs on two nodes with a container each.
 
 #[cfg(test)]
+mod captured;
+#[cfg(test)]
 mod ground;
 #[cfg(test)]
 mod made_up;

@@ -1,6 +1,6 @@
 //! Options of `overlay trace`.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -10,9 +10,17 @@ use super::{Output, RunDirArgs};
 #[derive(Debug, Args)]
 pub struct TraceArgs {
     /// Where the packet comes from
-    pub source: Ipv4Addr,
+    #[arg(required_unless_present = "pcap", requires = "destination")]
+    pub source: Option<Ipv4Addr>,
     /// Where it is to go
-    pub destination: Ipv4Addr,
+    pub destination: Option<Ipv4Addr>,
+    /// Trace the one packet in this capture (pcap or pcapng, of an Ethernet device) instead, byte by byte as it is
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "destination", "proto", "sport", "dport", "size"])]
+    pub pcap: Option<PathBuf>,
+    /// The interface of this node where that packet was captured: a container's veth, the overlay device, the underlay or
+    /// another [default: by its addresses]
+    #[arg(long, value_name = "INTERFACE", requires = "pcap")]
+    pub on: Option<String>,
     /// What it carries
     #[arg(long, value_enum, default_value_t = Protocol::Tcp)]
     pub proto: Protocol,

@@ -1,12 +1,19 @@
 //! [`Journey`]: from program to program, and through what the kernel does in between.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use anyhow::Result;
 use ipnetwork::Ipv4Network;
 use overlay_common::{Encapsulation, Endpoint, Event, LocalNode, Program, Reason, Route, Step};
 
-use super::{kernel::Kernel, outer::Outer, packet::Packet, report::Report, story};
+use super::{
+    kernel::Kernel,
+    outer::Outer,
+    packet::{Packet, Tunnelled},
+    place::Place,
+    report::Report,
+    story,
+};
 use crate::{
     loader::{Attached, Tracer},
     map_dump::interface,
@@ -39,25 +46,73 @@ impl Journey {
         let here = self.node.in_subnet(packet.source());
         if self.node.in_subnet(packet.destination()) && !here {
             let frame = self.tunnelled(packet)?;
-            return self.arrive(report, packet, &frame).await;
+            return self.arrive(report, Some(packet), &frame).await;
         }
         if here && !self.is_own(packet.source()) {
-            return self.leave_container(report, packet).await;
+            let index = self.endpoints.get(&packet.source()).map_or(LOOPBACK, Endpoint::ifindex);
+            return self.leave_container(report, Some(packet), &packet.frame([0; 6], [0; 6]), index).await;
         }
         self.leave_node(report, packet).await
     }
 
-    /// From the container to the kernel, or out at once.
-    async fn leave_container(&mut self, mut report: Report, packet: &Packet) -> Result<Report> {
-        let index = self.endpoints.get(&packet.source()).map_or(LOOPBACK, Endpoint::ifindex);
-        let frame = packet.frame([0; 6], [0; 6]);
-        let events = self.run(&mut report, Program::FromContainer, &frame, index)?;
+    /// A captured frame, at the place where it was captured. `tunnelled` is what it carries, if it is a tunnel packet.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) async fn of_frame(
+        mut self,
+        place: &Place,
+        frame: &[u8],
+        tunnelled: Option<&Tunnelled>,
+    ) -> Result<Report> {
+        let packet = Packet::in_frame(frame);
+        let carried = tunnelled.map_or(packet.as_ref(), |tunnelled| tunnelled.packet.as_ref());
+        let described = carried.or(packet.as_ref()).map(Packet::describe);
+        let what = described.unwrap_or_else(|| format!("frame of {} bytes, no whole IPv4 packet in it", frame.len()));
+        let report = Report::new(what);
+        match place {
+            Place::Container(index) => self.leave_container(report, packet.as_ref(), frame, *index).await,
+            Place::Overlay => self.encapsulate(report, frame).await,
+            Place::Underlay => self.arrive(report, carried, frame).await,
+            Place::Elsewhere(index) => self.come_in_elsewhere(report, tunnelled, *index),
+            Place::MadeUp(packet) => self.of(packet).await,
+        }
+    }
+
+    /// Lets the programs know what the live ones, over `maps`, know of the packet's flow.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn remember(&mut self, packet: &Packet, maps: &Path) -> Result<()> {
+        if let Some(flow) = packet.flow(self.node.in_subnet(packet.source())) {
+            self.tracer.remember(maps, flow)?;
+        }
+        Ok(())
+    }
+
+    /// Whether `program` is attached to the interface with index `interface`.
+    pub(super) fn has(&self, program: Program, interface: u32) -> bool {
+        self.attached.iter().any(|attached| attached.program == program && attached.interface == interface)
+    }
+
+    /// From the container behind the veth with this index to the kernel, or out at once.
+    async fn leave_container(
+        &mut self,
+        mut report: Report,
+        packet: Option<&Packet>,
+        frame: &[u8],
+        index: u32,
+    ) -> Result<Report> {
+        let events = self.run(&mut report, Program::FromContainer, frame, index)?;
         if let Some(reason) = dropped(&events) {
             return Ok(report.end(false, format!("dropped by from_container, {reason:?}")));
         }
         if has(&events, Step::Encapsulated) {
             return self.sent(report, &events).await;
         }
+        let Some(packet) = packet else {
+            return Ok(report.end(false, "is no IPv4 packet for another node: the kernel takes it as any other"));
+        };
         if self.node.in_subnet(packet.destination()) {
             return Ok(report.end(true, "stays on this node: its bridge takes it to the container"));
         }
@@ -96,8 +151,12 @@ impl Journey {
             return Ok(report.end(false, result));
         }
         let mac = self.node.vtep().mac;
-        let frame = packet.forwarded().frame(mac, mac);
-        let events = self.run(&mut report, Program::ToOverlay, &frame, route.interface)?;
+        self.encapsulate(report, &packet.forwarded().frame(mac, mac)).await
+    }
+
+    /// Out of the overlay device.
+    async fn encapsulate(&mut self, mut report: Report, frame: &[u8]) -> Result<Report> {
+        let events = self.run(&mut report, Program::ToOverlay, frame, self.node.overlay_ifindex)?;
         match dropped(&events) {
             Some(reason) if has(&events, Step::In) => Ok(report.end(
                 false,
@@ -122,7 +181,7 @@ impl Journey {
     }
 
     /// From the underlay to the container.
-    async fn arrive(&mut self, mut report: Report, packet: &Packet, frame: &[u8]) -> Result<Report> {
+    async fn arrive(&mut self, mut report: Report, packet: Option<&Packet>, frame: &[u8]) -> Result<Report> {
         let underlay = self.node.underlay_ifindex;
         if let Some(outer) = Outer::read(frame, self.kind) {
             report.outer("underlay", outer);
@@ -152,7 +211,28 @@ impl Journey {
             let device = interface(self.node.overlay_ifindex);
             report.kernel(format!("decapsulates it on {device}, where `admit` finds the mark and lets it in"));
         }
-        self.deliver(report, packet).await
+        match packet {
+            Some(packet) => self.deliver(report, packet).await,
+            None => Ok(report.end(false, "goes to the kernel, which finds no whole IPv4 packet in it")),
+        }
+    }
+
+    /// From an interface that is neither the underlay nor a container's: the kernel alone decapsulates, of VXLAN.
+    fn come_in_elsewhere(mut self, mut report: Report, tunnelled: Option<&Tunnelled>, index: u32) -> Result<Report> {
+        let Some(frame) = tunnelled.and_then(|tunnelled| tunnelled.frame.as_ref()) else {
+            let result = format!("no program is attached to {}: the kernel takes it as any other", interface(index));
+            return Ok(report.end(false, result));
+        };
+        let device = interface(self.node.overlay_ifindex);
+        report.kernel(format!(
+            "receives it on {}, where no program is attached, and decapsulates it on {device}",
+            interface(index)
+        ));
+        let events = self.run(&mut report, Program::Admit, frame, self.node.overlay_ifindex)?;
+        Ok(match dropped(&events) {
+            Some(reason) => report.end(false, format!("dropped by admit, {reason:?}")),
+            None => report.end(true, format!("let in on {device}")),
+        })
     }
 
     /// From the overlay device through the kernel to the container.

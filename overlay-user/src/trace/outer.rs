@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::mac::Mac;
 
 /// Length in bytes of the VXLAN header.
-const VXLAN: usize = 8;
+pub(super) const VXLAN: usize = 8;
 
 /// What stands in front of an inner packet on the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

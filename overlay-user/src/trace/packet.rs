@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, PacketBuilder, SlicedPacket, TransportSlice};
 use overlay_common::{Encapsulation, FlowKey, FlowLabel, LocalNode};
 
+use super::outer::VXLAN;
 use crate::cli::Protocol;
 
 /// TTL of a packet that a container sends.
@@ -35,6 +36,15 @@ pub(crate) struct Wanted {
 pub(super) struct Packet {
     header: Ipv4Header,
     bytes: Vec<u8>,
+}
+
+/// What a tunnel packet carries.
+#[derive(Debug)]
+pub(super) struct Tunnelled {
+    /// VXLAN alone: the inner frame.
+    pub(super) frame: Option<Vec<u8>>,
+    /// The inner packet; `None` when it is no whole IPv4 packet.
+    pub(super) packet: Option<Packet>,
 }
 
 impl Packet {
@@ -89,6 +99,12 @@ impl Packet {
         Ok(Self { header, bytes })
     }
 
+    /// The IPv4 packet in an Ethernet frame; `None` when it holds no whole one.
+    pub(super) fn in_frame(frame: &[u8]) -> Option<Self> {
+        let (header, packet) = Ethernet2Header::from_slice(frame).ok()?;
+        (header.ether_type == EtherType::IPV4).then(|| Self::parse(packet.to_vec()).ok())?
+    }
+
     pub(super) fn source(&self) -> Ipv4Addr {
         self.header.source.into()
     }
@@ -113,6 +129,19 @@ impl Packet {
         let (local, remote) = if outgoing { (source, destination) } else { (destination, source) };
         let end = |(address, port): ([u8; 4], u16)| (address, port.to_be_bytes());
         Some(FlowKey::new(self.header.protocol.0, end(local), end(remote)))
+    }
+
+    /// What follows the outer headers, if this is a tunnel packet of the network of `node`.
+    pub(super) fn in_tunnel(&self, node: &LocalNode, kind: Encapsulation) -> Option<Tunnelled> {
+        let Some(TransportSlice::Udp(udp)) = SlicedPacket::from_ip(&self.bytes).ok()?.transport else { return None };
+        let payload = Some(udp.payload()).filter(|_| udp.destination_port() == node.vtep().port)?;
+        Some(match kind {
+            Encapsulation::Udp => Tunnelled { frame: None, packet: Self::parse(payload.to_vec()).ok() },
+            Encapsulation::Vxlan => {
+                let frame = payload.get(VXLAN..)?;
+                Tunnelled { frame: Some(frame.to_vec()), packet: Self::in_frame(frame) }
+            }
+        })
     }
 
     /// In words: addresses, ports, protocol, length.
