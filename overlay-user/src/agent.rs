@@ -10,7 +10,7 @@ mod underlay;
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 use sd_notify::NotifyState;
@@ -32,6 +32,7 @@ use crate::{
     metrics::Metrics,
     network::NetworkConfig,
     node::{self, Node},
+    privileges,
     routes::{RouteChange, RouteTable},
     rundir::RunDir,
     subnet_file::SubnetFile,
@@ -44,7 +45,7 @@ use crate::{
 /// # Errors
 /// When it cannot start; the node is then as it was before, unless an earlier agent's data path was there.
 pub async fn run(config: AgentConfig) -> Result<()> {
-    require_root()?;
+    privileges::require_for_agent(&config.run_dir)?;
     let mut signals = Signals::new()?;
     let handle = netlink()?;
     config.run_dir.refuse_newer_layout()?;
@@ -107,7 +108,7 @@ fn services(config: &AgentConfig, health: &Health, metrics: &Metrics) -> Vec<Ser
 /// # Errors
 /// When an agent runs, or the kernel refuses.
 pub async fn teardown(run_dir: &RunDir) -> Result<()> {
-    require_root()?;
+    privileges::require_for_teardown()?;
     if !run_dir.exists() {
         tracing::info!("nothing to take away");
         return Ok(());
@@ -284,14 +285,4 @@ pub(crate) fn netlink() -> Result<Handle> {
     let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
     tokio::spawn(connection);
     Ok(handle)
-}
-
-pub(crate) fn require_root() -> Result<()> {
-    let has = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap_or(false);
-    // Since Linux 5.8 the right to load programs is one of its own.
-    if has(caps::Capability::CAP_NET_ADMIN) && (has(caps::Capability::CAP_SYS_ADMIN) || has(caps::Capability::CAP_BPF))
-    {
-        return Ok(());
-    }
-    bail!("this needs the right to load eBPF programs and to set up devices; run it as root");
 }

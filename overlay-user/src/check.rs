@@ -56,7 +56,7 @@ pub async fn run(config: &AgentConfig) -> Result<Report> {
         findings: Vec::new(),
     };
     let play = check.cluster().await;
-    let mut findings = vec![privileges::check(), kernel::check()];
+    let mut findings = vec![privileges::check(&config.run_dir), kernel::check()];
     findings.extend(rehearsal::check(play).await);
     findings.extend([
         memory::check(config.capacities),

@@ -39,6 +39,7 @@ pub mod network;
 pub mod node;
 mod notices;
 mod place;
+pub mod privileges;
 pub mod routes;
 pub mod rundir;
 pub mod status;

@@ -14,6 +14,7 @@
 //!
 //! `v1` is the version of the layout.
 
+mod error;
 mod layout;
 mod lock;
 
@@ -29,71 +30,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
-pub use self::lock::RunDirLock;
-
-/// What can go wrong with the run directory.
-#[derive(Debug, thiserror::Error)]
-pub enum RunDirError {
-    /// A directory or a file could not be made.
-    #[error("create {path}: {source}; choose another with --run-dir")]
-    Create {
-        /// The directory or file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Something of ours could not be removed.
-    #[error("remove {path}: {source}")]
-    Remove {
-        /// What.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The bpffs could not be mounted or unmounted.
-    #[error("{action} bpffs at {path}: {source}")]
-    Mount {
-        /// `mount` or `unmount`.
-        action: &'static str,
-        /// The mount point.
-        path: PathBuf,
-        /// Why.
-        source: Errno,
-    },
-    /// Another agent holds the run directory.
-    #[error("another agent (pid {pid}) runs in {path}; stop it, or give this one its own --run-dir")]
-    Held {
-        /// The run directory.
-        path: PathBuf,
-        /// The other agent's process id.
-        pid: String,
-    },
-    /// The lock file could not be used.
-    #[error("lock {path}: {source}")]
-    Lock {
-        /// The lock file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another version of this program has made the maps.
-    #[error(
-        "{path} has maps of layout {found}, this program knows layout {known}: use the version that made them, or take the \
-         data path away with `overlay teardown`", known = layout::VERSION
-    )]
-    Layout {
-        /// Where they are.
-        path: PathBuf,
-        /// The version of their layout.
-        found: u32,
-    },
-    /// Nothing is pinned here.
-    #[error("no data path in {path}: no agent has run with this --run-dir")]
-    Empty {
-        /// The run directory.
-        path: PathBuf,
-    },
-}
+pub use self::{error::RunDirError, lock::RunDirLock};
 
 /// The run directory of one overlay on this node.
 #[derive(Debug, Clone)]
@@ -250,8 +187,16 @@ impl RunDir {
     /// The maps' directory, if there is a data path.
     ///
     /// # Errors
-    /// [`RunDirError::Empty`] when nothing is pinned here, [`RunDirError::Layout`] when only others can read it.
+    /// [`RunDirError::Empty`] when nothing is pinned here, [`RunDirError::Layout`] when only others can read it,
+    /// [`RunDirError::Unreadable`] when that cannot be found out.
     pub fn existing_maps(&self) -> Result<PathBuf, RunDirError> {
+        let path = self.bpf();
+        match fs::read_dir(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(RunDirError::Unreadable { path, source });
+            }
+            _ => {}
+        }
         match self.versions().last() {
             Some(&layout::VERSION) => Ok(self.maps()),
             Some(&found) => Err(self.other_layout(found)),

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod clsact;
 #[cfg(test)]
+mod privileges;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod traffic;

@@ -20,13 +20,13 @@ use overlay_tests::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A node without an agent, and etcd without a network config.
-fn one_node() -> Cluster {
+pub(crate) fn one_node() -> Cluster {
     Cluster::new(&Settings { nodes: 1, ..Settings::default() }).unwrap()
 }
 
 /// Runs an agent that is to refuse, and returns the line it did so with.
 #[track_caller]
-fn refusal(cluster: &Cluster, command: Command) -> String {
+pub(crate) fn refusal(cluster: &Cluster, command: Command) -> String {
     let node = &cluster.nodes()[0];
     let before = Snapshot::of(cluster, node);
     let directory = tempfile::tempdir_in(scratch()).unwrap();
@@ -52,7 +52,7 @@ fn agent_with(cluster: &Cluster, interface: &str, endpoints: &str) -> Command {
 }
 
 #[track_caller]
-fn assert_names(said: &str, words: &[&str]) {
+pub(crate) fn assert_names(said: &str, words: &[&str]) {
     for word in words {
         assert!(said.contains(word), "no {word:?} in: {said}");
     }

@@ -1,11 +1,13 @@
-//! Whether this user may do what the agent does.
+//! Whether this process may do what the agent does.
 
 use super::Finding;
-use crate::agent;
+use crate::{privileges, rundir::RunDir};
 
-pub(super) fn check() -> Finding {
-    match agent::require_root() {
-        Ok(()) => Finding::green("privileges", "this user may load eBPF programs and set up devices"),
-        Err(error) => Finding::refused("privileges", error, "run it as root, here and in the unit file"),
+pub(super) fn check(run_dir: &RunDir) -> Finding {
+    match privileges::require_for_agent(run_dir) {
+        Ok(()) => Finding::green("privileges", "this process has every capability that the agent needs"),
+        Err(error) => {
+            Finding::refused("privileges", error, "the unit file of the package gives the agent what it needs")
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! [`EtcdOptions`]: how to reach an etcd cluster.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 
@@ -113,7 +116,12 @@ fn read(file: &Path) -> Result<Vec<u8>, DatastoreError> {
     std::fs::read(file).map_err(|error| DatastoreError::Refused {
         operation: "read a TLS file for etcd".to_owned(),
         store: file.display().to_string(),
-        reason: error.to_string(),
+        reason: match error.kind() {
+            ErrorKind::PermissionDenied => {
+                format!("{error}; let this user read it, or give this process CAP_DAC_READ_SEARCH")
+            }
+            _ => error.to_string(),
+        },
     })
 }
 
