@@ -3,13 +3,16 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::place::could_write_in;
 
 /// How the names of temporary files end, behind the process id of their writer.
 const TEMPORARY: &str = ".tmp";
+
+/// The mode of the files: all may read.
+const MODE: u32 = 0o644;
 
 /// Writes `text` to the file `path`: who reads it sees the old or the new text, and the new one survives a power cut.
 ///
@@ -66,8 +69,9 @@ fn remove_leftovers(directory: &Path, name: &OsStr) -> io::Result<()> {
 }
 
 fn write_and_rename(temporary: &Path, path: &Path, directory: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = File::create(temporary)?;
-    file.set_permissions(Permissions::from_mode(0o644))?;
+    // Nobody else may write there for a moment, nor be kept from reading: the umask counts for neither.
+    let mut file = File::options().write(true).create(true).truncate(true).mode(MODE).open(temporary)?;
+    file.set_permissions(Permissions::from_mode(MODE))?;
     file.write_all(text)?;
     file.sync_all()?;
     fs::rename(temporary, path)?;

@@ -13,6 +13,7 @@ pub mod backoff;
 pub mod check;
 pub mod cli;
 pub mod cni;
+pub mod command_line;
 pub mod commands;
 pub mod config;
 pub mod conntrack;

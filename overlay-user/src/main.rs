@@ -6,15 +6,21 @@ use anyhow::Result;
 use overlay_user::{
     agent,
     cli::{self, Cli, Command},
-    cni, commands, documents, logging,
+    cni, command_line, commands, documents, logging,
     rundir::RunDir,
 };
 use tokio::task::LocalSet;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = cli::parse(std::env::args_os());
+    let arguments: Vec<_> = std::env::args_os().collect();
+    // First of all: until then `ps` shows them.
+    let hidden = command_line::hide_passwords();
+    let cli = cli::parse(arguments);
     logging::start(cli.log_level(), cli.log_format());
+    if let Err(error) = hidden {
+        tracing::warn!(%error, "a password on the command line would be seen by `ps`; give it in FLANNELD_ETCD_PASSWORD");
+    }
     match LocalSet::new().run_until(run(cli)).await {
         Ok(code) => code,
         Err(error) => {

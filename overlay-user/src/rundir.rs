@@ -12,15 +12,15 @@
 //! RUNDIR/bpf/v1/links/PROGRAM-IFINDEX   attached programs
 //! ```
 //!
-//! `v1` is the version of the layout.
+//! `v1` is the version of the layout. What is made here is root's alone, whatever the umask is.
 
 mod error;
 mod layout;
 mod lock;
+pub(crate) mod private;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -136,13 +136,13 @@ impl RunDir {
     /// When the file cannot be written.
     pub fn record_device(&self, name: &str) -> Result<(), RunDirError> {
         let path = self.device_file();
-        fs::write(&path, name).map_err(|source| RunDirError::Create { path, source })
+        private::write_note(&path, name).map_err(|source| RunDirError::Create { path, source })
     }
 
     /// The name of the overlay device, if one was noted.
     #[must_use]
     pub fn device(&self) -> Option<String> {
-        read_note(&self.device_file())
+        private::read_note(&self.device_file())
     }
 
     /// Notes the value of `nf_conntrack_tcp_be_liberal`, before it is changed: teardown puts it back.
@@ -151,13 +151,13 @@ impl RunDir {
     /// When the file cannot be written.
     pub fn record_conntrack(&self, value: &str) -> Result<(), RunDirError> {
         let path = self.conntrack_file();
-        fs::write(&path, value).map_err(|source| RunDirError::Create { path, source })
+        private::write_note(&path, value).map_err(|source| RunDirError::Create { path, source })
     }
 
     /// The value of `nf_conntrack_tcp_be_liberal` to put back, if one was noted.
     #[must_use]
     pub fn conntrack(&self) -> Option<String> {
-        read_note(&self.conntrack_file())
+        private::read_note(&self.conntrack_file())
     }
 
     /// Where the maps are pinned.
@@ -232,11 +232,7 @@ impl RunDir {
 }
 
 fn create_dir(path: &Path) -> Result<(), RunDirError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| RunDirError::Create { path: path.to_owned(), source })
+    private::create_dir(path).map_err(|source| RunDirError::Create { path: path.to_owned(), source })
 }
 
 fn is_bpffs(path: &Path) -> bool {
@@ -257,8 +253,4 @@ fn remove_dir_if_empty(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         other => other,
     }
-}
-/// A note; none if its writer was killed before it wrote, and so before it did what the note is about.
-fn read_note(path: &Path) -> Option<String> {
-    fs::read_to_string(path).ok().filter(|note| !note.is_empty())
 }

@@ -15,4 +15,8 @@ mod logs;
 #[cfg(test)]
 mod loss;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod silence;
+#[cfg(test)]
+mod users;

@@ -1,6 +1,6 @@
 //! An etcd that does not answer: nobody is removed for it, and its return changes what has changed.
 
-use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
+use etcd_client::Client;
 use nix::sys::signal::Signal;
 use overlay_tests::{
     cluster::{Cluster, Settings},
@@ -10,9 +10,12 @@ use overlay_tests::{
     sandbox::isolated,
 };
 
-use crate::ground::{
-    LIMIT, NETWORK, await_route, await_said, key, pings, route, said, sent, settings, start, start_agents, subnet,
-    value,
+use crate::{
+    ground::{
+        LIMIT, NETWORK, await_route, await_said, key, pings, route, said, sent, settings, start, start_agents, subnet,
+        value,
+    },
+    users,
 };
 
 const ETCD: &str = "192.168.50.254";
@@ -105,47 +108,23 @@ fn endpoints_may_die_one_after_another_and_without_a_leader_all_goes_on() {
 #[test]
 fn a_revoked_user_degrades_the_agent_and_no_packet_is_lost_for_it() {
     isolated(|| {
-        let arguments = ["--etcd-username", "overlay", "--etcd-password", "secret"].map(str::to_owned).to_vec();
+        let arguments = users::options("overlay").to_vec();
         let mut cluster = Cluster::new(&Settings { agent_arguments: arguments, ..settings(2) }).unwrap();
         cluster.write_config(NETWORK).unwrap();
-        let enable = async |mut client: Client| {
-            client.user_add("root", "root", None).await?;
-            client.user_grant_role("root", "root").await?;
-            client.role_add("overlay").await?;
-            let permission = Permission::new(PermissionType::Readwrite, "/coreos.com/network/").with_prefix();
-            client.role_grant_permission("overlay", permission).await?;
-            add_user(&mut client).await?;
-            client.auth_enable().await?;
-            Ok(())
-        };
-        cluster.etcd().client(enable).unwrap();
+        users::require(cluster.etcd(), "overlay");
         start_agents(&mut cluster);
-        as_root(cluster.etcd(), async |mut client| Ok(client.user_delete("overlay").await.map(drop)?));
+        users::delete(cluster.etcd(), "overlay");
         // What is open stays open; what is opened anew is refused.
         cluster.etcd_mut().restart().unwrap();
         await_said(&mut cluster.nodes_mut()[0], &["degraded", "lease"], 1);
         assert_eq!(pings(&cluster), 2);
-        assert_eq!(said(&mut cluster.nodes_mut()[0], &["secret"]), 0);
+        assert_eq!(said(&mut cluster.nodes_mut()[0], &[users::PASSWORD]), 0);
         assert_eq!(said(&mut cluster.nodes_mut()[0], &["route removed"]), 0);
 
-        as_root(cluster.etcd(), async |mut client| add_user(&mut client).await);
+        users::add(cluster.etcd(), "overlay");
         await_said(&mut cluster.nodes_mut()[0], &["our lease is in order again"], 1);
         await_said(&mut cluster.nodes_mut()[0], &["datastore answers again"], 1);
         assert_eq!((pings(&cluster), sent(&cluster)), (2, 4));
-    });
-}
-
-async fn add_user(client: &mut Client) -> anyhow::Result<()> {
-    client.user_add("overlay", "secret", None).await?;
-    client.user_grant_role("overlay", "overlay").await?;
-    Ok(())
-}
-
-fn as_root(etcd: &Etcd, task: impl AsyncFnOnce(Client) -> anyhow::Result<()> + Send) {
-    let (endpoint, options) = (etcd.endpoint(), ConnectOptions::new().with_user("root", "root"));
-    etcd.netns().run(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { task(Client::connect([endpoint], Some(options)).await.unwrap()).await.unwrap() });
     });
 }
 

@@ -1,23 +1,30 @@
-//! The agent needs the capabilities that the package's unit gives it, all of them and no others.
+//! The agent needs the capabilities that the package's unit gives it, all of them and no others; what it leaves is root's.
 
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use nix::mount::{MsFlags, mount};
+use nix::{
+    mount::{MsFlags, mount},
+    sys::signal::Signal,
+};
 use overlay_tests::{
     cluster::{Backend, Cluster, agent_program},
     for_either_backend,
     node::Node,
-    process,
+    process::{self, Process},
     sandbox::{isolated, scratch},
     traffic::ping,
     two_nodes,
 };
 
 use crate::refusals::{assert_names, one_node, refusal};
+
+/// Longer than an agent takes to start or to stop.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the unit gives the agent.
 fn granted() -> Vec<&'static str> {
@@ -142,4 +149,86 @@ fn each_capability_that_is_missing_is_named_before_anything_is_taken() {
             }
         }
     });
+}
+
+/// Every file, socket and directory below `path`, and its mode.
+fn modes(path: &Path, found: &mut Vec<(PathBuf, u32)>) {
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = path.symlink_metadata().unwrap();
+        found.push((path.clone(), kind.permissions().mode() & 0o777));
+        if kind.is_dir() {
+            modes(&path, found);
+        }
+    }
+}
+
+/// Starts an agent with this umask and a run directory of its own; returns it, and that directory.
+fn agent_with_umask(cluster: &Cluster, umask: &str, more: &[&str]) -> (Process, PathBuf) {
+    let node = &cluster.nodes()[0];
+    let directory = scratch().join(umask);
+    let (run_dir, subnet_file) = (directory.join("run/overlay"), directory.join("flannel/subnet.env"));
+    fs::create_dir(&directory).unwrap();
+    let agent = node.agent_command();
+    let mut command = node.netns().command("sh");
+    command.args(["-c", "umask $0; exec \"$@\"", umask]).arg(agent.get_program()).args(agent.get_args()).args(more);
+    command.arg("--run-dir").arg(&run_dir).arg("--subnet-file").arg(&subnet_file);
+    let mut agent = Process::spawn("the agent", command, &directory.join("log")).unwrap();
+    agent.wait_ready("its subnet.env", LIMIT, || Ok(subnet_file.exists().then_some(()))).unwrap();
+    (agent, run_dir)
+}
+
+#[test]
+fn what_an_agent_leaves_is_for_root_alone_whatever_the_umask_is() {
+    isolated(|| {
+        let cluster = one_node();
+        cluster.write_config(r#"{"Network":"10.1.0.0/16"}"#).unwrap();
+        // The second agent's programs are filters: those have notes.
+        for (umask, more) in [("0000", &[][..]), ("0022", &["--clsact"])] {
+            let (mut agent, run_dir) = agent_with_umask(&cluster, umask, more);
+            let mut found = Vec::new();
+            modes(run_dir.parent().unwrap(), &mut found);
+            for name in ["agent.sock", "agent.lock", "device", "conntrack", "ROUTES", "links"] {
+                assert!(found.iter().any(|(path, _)| path.ends_with(name)), "no {name} in {found:?}");
+            }
+            assert_eq!(found.iter().any(|(path, _)| path.ends_with("clsact")), !more.is_empty());
+            found.retain(|(path, mode)| mode & !if path.is_dir() { 0o700 } else { 0o600 } != 0);
+            assert!(found.is_empty(), "with umask {umask}: {found:?}");
+            // Docker and CNI read this one.
+            let mut found = Vec::new();
+            modes(&run_dir.ancestors().nth(2).unwrap().join("flannel"), &mut found);
+            assert_eq!(found.iter().map(|(_, mode)| *mode).collect::<Vec<_>>(), [0o644]);
+            others_are_told(&cluster, &run_dir);
+            agent.signal(Signal::SIGTERM).unwrap();
+            assert!(agent.wait(LIMIT).unwrap().success());
+            let mut teardown = cluster.nodes()[0].overlay();
+            process::output(teardown.arg("teardown").arg("--run-dir").arg(&run_dir)).unwrap();
+        }
+    });
+}
+
+/// Commands of a user who is not root: those on pins are refused in a line each, the datastore's work.
+#[track_caller]
+fn others_are_told(cluster: &Cluster, run_dir: &Path) {
+    let node = &cluster.nodes()[0];
+    let program = scratch().join("overlay");
+    if !program.exists() {
+        // Where cargo put it, others may not be able to reach it.
+        fs::copy(agent_program().unwrap(), &program).unwrap();
+    }
+    let run = |line: &str, more: &[String]| {
+        let mut command = node.netns().command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program).args(line.split(' '));
+        command.arg("--run-dir").arg(run_dir).args(more).output().unwrap()
+    };
+    for line in ["status", "map list", "map dump ROUTES", "trace 10.1.1.1 10.1.2.2", "teardown"] {
+        let output = run(line, &[]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{line}: {said}");
+        assert_names(&said, &["run it as root"]);
+    }
+    for line in ["config get", "lease list"] {
+        let output = run(line, &cluster.datastore_arguments());
+        assert!(output.status.success() && output.stderr.is_empty(), "{line}: {output:?}");
+    }
 }

@@ -5,7 +5,6 @@
 use std::{
     io,
     net::Ipv4Addr,
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -21,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{health::Health, node::Node};
+use crate::{health::Health, node::Node, rundir::private};
 
 /// What a running agent knows. Times are in seconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,10 +165,8 @@ impl StateHandle {
             _ => Ok(()),
         }
         .with_context(|| format!("remove the old socket {}", path.display()))?;
-        let listener =
-            UnixListener::bind(path).with_context(|| format!("listen at {}: is the path too long?", path.display()))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-            .with_context(|| format!("make {} root's alone", path.display()))?;
+        let listener = private::with_private_umask(|| UnixListener::bind(path))
+            .with_context(|| format!("listen at {}: is the path too long?", path.display()))?;
         let handle = self.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

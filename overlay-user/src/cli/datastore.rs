@@ -37,7 +37,7 @@ pub struct DatastoreArgs {
     /// User name for etcd
     #[arg(long, env = "FLANNELD_ETCD_USERNAME", value_name = "NAME", requires = "etcd_password")]
     pub etcd_username: Option<String>,
-    /// Password for etcd; better given in the environment, where `ps` does not show it
+    /// Password for etcd; better given in the environment, for here `ps` shows it until the program has hidden it
     #[arg(
         long,
         env = "FLANNELD_ETCD_PASSWORD",

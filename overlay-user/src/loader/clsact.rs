@@ -27,7 +27,7 @@ use rtnetlink::{
 };
 
 use super::{Interface, LoadError};
-use crate::rundir::RunDir;
+use crate::rundir::{RunDir, private};
 
 /// Before the filters of most others, so that one of theirs that ends the chain does not hide tunnel packets from ours;
 /// 1 stays free for who must be first.
@@ -95,7 +95,7 @@ impl Clsact {
     fn add_qdisc(&self, interface: Interface<'_>) -> Result<(), LoadError> {
         let note = self.note(interface.index);
         let was_noted = note.exists();
-        let noted = fs::create_dir_all(&self.notes).and_then(|()| fs::write(&note, []));
+        let noted = private::create_dir(&self.notes).and_then(|()| private::write_note(&note, ""));
         noted.map_err(clsact(|| format!("create {}", note.display())))?;
         let mut qdisc = message(interface.index, tc::TcHandle::CLSACT);
         qdisc.header.handle = tc::TcHandle { minor: 0, ..tc::TcHandle::CLSACT };

@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -12,7 +13,7 @@ use nix::{
     libc,
 };
 
-use super::RunDirError;
+use super::{RunDirError, private};
 
 /// The right to change what is in the run directory; ends with the process or when dropped.
 ///
@@ -27,8 +28,9 @@ impl RunDirLock {
     /// Takes the lock `file` of the run directory `path`.
     pub(super) fn take(path: &Path, file: &Path) -> Result<Self, RunDirError> {
         let failed = |source: io::Error| RunDirError::Lock { path: file.to_owned(), source };
-        let mut lock =
-            OpenOptions::new().write(true).read(true).create(true).truncate(false).open(file).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.write(true).read(true).create(true).truncate(false).mode(private::MODE);
+        let mut lock = options.open(file).map_err(failed)?;
         match fcntl(&lock, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))) {
             Ok(_) => {}
             Err(Errno::EACCES | Errno::EAGAIN) => {
