@@ -11,7 +11,7 @@ type Maps = BTreeMap<String, (String, u32, u32, u32)>;
 
 /// Whether the document names the map in its last section: it is not part of the contract then.
 fn is_internal(name: &str) -> bool {
-    name.starts_with(".rodata") || ["AYA_LOGS", "EVENTS", "TRACED"].contains(&name)
+    name.starts_with(".rodata") || ["AYA_LOGS", "EVENTS", "PACE", "TRACED"].contains(&name)
 }
 
 #[test]

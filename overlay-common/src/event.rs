@@ -144,8 +144,8 @@ impl Slow {
 }
 
 /// What tells packets of one flow from others: addresses, ports (0 where there are none) and protocol, as the containers
-/// know them.
-#[repr(C)]
+/// know them. Aligned, so that programs read words.
+#[repr(C, align(4))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tuple {
     source: [u8; 4],
@@ -156,7 +156,7 @@ pub struct Tuple {
     _pad: [u8; 3],
 }
 
-const _: () = assert!(size_of::<Tuple>() == 16 && align_of::<Tuple>() == 1);
+const _: () = assert!(size_of::<Tuple>() == 16 && align_of::<Tuple>() == 4);
 
 impl Tuple {
     /// From `source` to `destination`, addresses with ports in network order.
@@ -171,6 +171,15 @@ impl Tuple {
             protocol,
             _pad: [0; 3],
         }
+    }
+
+    /// Source and destination, each an address and a port, as numbers that stand in memory as the bytes do.
+    #[inline(always)]
+    pub(crate) const fn ends(&self) -> [(u32, u16); 2] {
+        [
+            (u32::from_ne_bytes(self.source), u16::from_ne_bytes(self.source_port)),
+            (u32::from_ne_bytes(self.destination), u16::from_ne_bytes(self.destination_port)),
+        ]
     }
 
     /// Where packets come from: address and port.
@@ -221,12 +230,13 @@ impl Event {
         Self { time: 0, tuple, length, value: 0, mac: [0; 6], program: program as u8, step: Step::Seen as u8 }
     }
 
-    /// The next event about the same packet. `mac` is a MAC address in the lower six bytes, as they stand in memory.
-    #[must_use]
+    /// Makes this the next event about the same packet. `mac` is a MAC address in the lower six bytes, as they stand in
+    /// memory.
+    // In place: stack is short where programs tell.
     #[inline(always)]
-    pub const fn then(&self, time: u64, step: u8, value: u32, mac: u64) -> Self {
+    pub const fn go_on(&mut self, time: u64, step: u8, value: u32, mac: u64) {
         let [a, b, c, d, e, f, ..] = mac.to_ne_bytes();
-        Self { time, step, value, mac: [a, b, c, d, e, f], ..*self }
+        (self.time, self.step, self.value, self.mac) = (time, step, value, [a, b, c, d, e, f]);
     }
 
     /// The event in the bytes of the ring buffer; `None` when they are not one.
@@ -289,7 +299,8 @@ mod tests {
     fn an_event_is_read_as_it_was_written() {
         let tuple = Tuple::new(6, ([10, 1, 2, 3], [0x9c, 0x40]), ([10, 1, 4, 5], [0, 80]));
         let mac = u64::from_ne_bytes([1, 2, 3, 4, 5, 6, 0, 0]);
-        let event = Event::new(Program::ToOverlay, tuple, 74).then(7, Step::Route as u8, 0x0102_0304, mac);
+        let mut event = Event::new(Program::ToOverlay, tuple, 74);
+        event.go_on(7, Step::Route as u8, 0x0102_0304, mac);
         // SAFETY: `repr(C)` without padding (40 bytes are the sum of the fields), and borrowed.
         let bytes = unsafe { core::slice::from_raw_parts((&raw const event).cast::<u8>(), size_of::<Event>()) };
         assert_eq!(Event::from_bytes(bytes), Some(event));

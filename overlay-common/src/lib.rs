@@ -23,6 +23,7 @@ mod node;
 mod outer;
 mod reason;
 mod route;
+mod selection;
 mod traffic;
 
 pub use ecn::{CeOnNotEct, decapsulated_tos};
@@ -34,6 +35,7 @@ pub use node::{Encapsulation, LocalNode, Vtep};
 pub use outer::{FlowLabel, IPV4_HEADER, UdpHeaders, VxlanHeaders, ipv4_checksum, updated_checksum, with_tos_and_ttl};
 pub use reason::{Advice, Reason};
 pub use route::Route;
+pub use selection::{Pace, Selection};
 pub use traffic::Traffic;
 
 /// Magic value in front of a packet that `xdp_decap` has decapsulated, in the packet's metadata area.

@@ -1,7 +1,8 @@
 //! What `overlay trace` is told of a packet.
 //!
 //! The programs that are attached are loaded with [`TRACE`] 0: the verifier takes all of this out of them. `overlay trace`
-//! loads the same programs once more, with [`TRACE`] 1.
+//! loads the same programs once more, with [`TRACE`] 1. With `--live` those stand in the places of the attached ones for a
+//! while, and tell of the real packets in [`SELECTION`].
 
 use aya_ebpf::{
     Global,
@@ -10,7 +11,7 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf},
 };
 use network_types::{ip::Ipv4Hdr, udp::UdpHdr};
-use overlay_common::{Encapsulation, Event, Program, Slow, Step, Tuple, VxlanHeaders};
+use overlay_common::{Encapsulation, Event, Pace, Program, Selection, Slow, Step, Tuple, VxlanHeaders};
 
 use crate::{
     encap::{ETHER_IPV4, Ethernet},
@@ -23,6 +24,11 @@ use crate::{
 #[unsafe(no_mangle)]
 static TRACE: Global<u8> = Global::new(0);
 
+/// Of which packets they tell, and of how many. All zero: of all.
+#[unsafe(link_section = ".rodata.selection")]
+#[unsafe(no_mangle)]
+static SELECTION: Global<Selection> = Global::new(Selection::ALL);
+
 /// What the programs tell. Only a page: who traces, asks for more.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
@@ -30,6 +36,10 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 /// The event about the packet that each CPU is at; its time is 0 when nobody wants to know of this one.
 #[map]
 static TRACED: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
+
+/// How many packets each CPU has told of.
+#[map]
+static PACE: PerCpuArray<Pace> = PerCpuArray::with_max_entries(1, 0);
 
 const PROTO_TCP: u8 = 6;
 const PROTO_UDP: u8 = 17;
@@ -78,22 +88,45 @@ fn emit(step: u8, value: u32, mac: u64) {
     if traced.time == 0 {
         return;
     }
-    // No room: the reader falls behind.
-    let Some(mut entry) = EVENTS.reserve::<Event>(0) else { return };
-    // SAFETY: the helper takes nothing.
-    let now = unsafe { bpf_ktime_get_ns() };
-    entry.write(traced.then(now, step, value, mac));
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+        // No room: the reader falls behind.
+        if let Some(pace) = PACE.get_ptr_mut(0) {
+            // SAFETY: as in `choose`.
+            unsafe { (*pace).lost += 1 };
+        }
+        return;
+    };
+    entry.write(*traced).go_on(now(), step, value, mac);
     entry.submit(0);
 }
 
 #[inline(always)]
 fn note(program: Program, packet: &impl Packet, offset: usize) {
     let Some(traced) = TRACED.get_ptr_mut(0) else { return };
-    let mut event = Event::new(program, tuple(packet, offset), packet.len() as u32);
-    event.time = 1;
+    let event = Event::new(program, tuple(packet, offset), packet.len() as u32);
     // SAFETY: the value belongs to this CPU, and programs on one CPU do not interrupt each other here.
     unsafe { *traced = event };
+    choose();
     tell(Step::Seen, packet.interface(), [0; 6]);
+}
+
+/// Gives the noted packet a time, if somebody wants to know of it. A function of its own as [`emit`] is.
+#[inline(never)]
+fn choose() {
+    let (Some(traced), Some(pace)) = (TRACED.get_ptr_mut(0), PACE.get_ptr_mut(0)) else { return };
+    // SAFETY: the values belong to this CPU, and programs on one CPU do not interrupt each other here.
+    let (traced, pace) = unsafe { (&mut *traced, &mut *pace) };
+    let selection = SELECTION.load();
+    let now = now();
+    if selection.has(&traced.tuple) && pace.admits(selection.rate, (now >> 30) as u32) {
+        traced.time = now;
+    }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Addresses and ports of the IP packet at `offset`, as far as it has them.

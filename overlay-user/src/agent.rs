@@ -2,7 +2,6 @@
 
 mod device;
 mod network;
-mod signals;
 mod start;
 pub mod state;
 mod summary;
@@ -19,7 +18,6 @@ use tokio::sync::{mpsc, watch};
 pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
 use self::{
     device::Device,
-    signals::Signals,
     state::{Choice, StateHandle},
 };
 use crate::{
@@ -35,6 +33,7 @@ use crate::{
     privileges,
     routes::{RouteChange, RouteTable},
     rundir::RunDir,
+    signals::Signals,
     subnet_file::SubnetFile,
     underlay::{UnderlayEvent, Watch as UnderlayWatch},
     watch::WatchEvent,

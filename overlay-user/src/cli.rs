@@ -83,7 +83,15 @@ pub enum Command {
     /// in between is told as `ip route get` would; netfilter is not asked. Exits with 1 when the packet does not arrive.
     /// With `-o json` it prints one object: `packet`, `steps`, `arrives`, `result`; a step has `at` (the program, `underlay` or
     /// `kernel`), `text`, and where it applies `interface`, `reason` (as in `overlay map dump DROPS`) and `outer`, the headers.
+    ///
+    /// With `--live` it shows what happens to real packets, for which programs that tell it take the places of the attached
+    /// ones; those are back when it ends, however it ends. Containers that come meanwhile are not traced. With `-o json` each
+    /// line is an object: `time` (nanoseconds since boot), `program`, `step`, `source`, `source_port`, `destination`,
+    /// `destination_port`, `protocol`, `length`, `text`, at a drop `reason`; or `suppressed_packets` and `lost_events`.
     Trace(TraceArgs),
+    /// Put programs back when the trace that has exchanged them is gone; a trace starts it
+    #[command(hide = true)]
+    TraceGuard,
     /// Read or write the network config in the datastore
     #[command(subcommand)]
     Config(ConfigCommand),

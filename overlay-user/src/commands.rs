@@ -13,7 +13,8 @@ use crate::{
     admin::{self, Ours},
     atomic_file, check,
     cli::{
-        CheckArgs, ConfigCommand, DockerOptsArgs, LeaseCommand, MapCommand, OperatorArgs, Output, StatusArgs, TraceArgs,
+        CheckArgs, ConfigCommand, DockerOptsArgs, LeaseCommand, MapCommand, OperatorArgs, Output, Protocol, StatusArgs,
+        TraceArgs,
     },
     datastore::{self, Datastore, DatastoreConfig},
     docker_opts,
@@ -129,20 +130,31 @@ pub async fn check(args: CheckArgs) -> Result<ExitCode> {
 /// When there is no data path, or the kernel refuses.
 pub async fn trace(args: TraceArgs) -> Result<ExitCode> {
     let run_dir = RunDir::new(&args.run_dir.run_dir);
+    if args.live {
+        let flow = trace::Flow {
+            protocol: args.proto,
+            source: args.src,
+            destination: args.dst,
+            source_port: args.sport,
+            destination_port: args.dport,
+        };
+        trace::live(&run_dir, &flow, args.rate, args.output).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let report = match (&args.pcap, args.source.zip(args.destination)) {
         (Some(file), _) => trace::captured(&run_dir, file, args.on.as_deref()).await?,
         (None, Some((source, destination))) => {
             let wanted = trace::Wanted {
                 source,
                 destination,
-                protocol: args.proto,
+                protocol: args.proto.unwrap_or(Protocol::Tcp),
                 source_port: args.sport,
-                destination_port: args.dport,
+                destination_port: args.dport.unwrap_or(80),
                 size: args.size,
             };
             trace::made_up(&run_dir, &wanted).await?
         }
-        (None, None) => bail!("trace nothing; give source and destination, or --pcap FILE"),
+        (None, None) => bail!("trace nothing; give source and destination, --pcap FILE, or --live"),
     };
     match args.output {
         Output::Table => print(&report.to_text())?,

@@ -43,6 +43,7 @@ mod place;
 pub mod privileges;
 pub mod routes;
 pub mod rundir;
+mod signals;
 pub mod status;
 pub mod subnet_file;
 pub mod sysctl;

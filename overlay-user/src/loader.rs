@@ -2,10 +2,13 @@
 //!
 //! A restarted agent finds the pinned links and swaps the programs in them: at no moment is a packet without one.
 
+mod again;
 mod attach;
 mod attached;
 mod clsact;
 mod error;
+mod exchange;
+mod live;
 mod tracer;
 
 use std::{collections::BTreeSet, io, path::Path};
@@ -23,6 +26,8 @@ pub use self::{
     attach::take_down,
     attached::{Attached, attached, count_attached},
     error::LoadError,
+    exchange::Exchange,
+    live::{LeftOut, Live},
     tracer::{Run, Tracer},
 };
 use crate::{

@@ -8,6 +8,7 @@ use overlay_user::{
     cli::{self, Cli, Command},
     cni, command_line, commands, documents, logging,
     rundir::RunDir,
+    trace,
 };
 use tokio::task::LocalSet;
 
@@ -42,6 +43,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => return commands::check(*args).await,
         Command::Documents { directory } => documents::write(&directory),
         Command::Trace(args) => return commands::trace(args).await,
+        Command::TraceGuard => trace::guard(),
         Command::DockerOpts(args) => commands::docker_opts(args).await,
     }
     .map(|()| ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RUNDIR/agent.lock          held by the one agent of this node; its pid is inside
+//! RUNDIR/trace.lock          held by `overlay trace --live`, of which there is one at a time
 //! RUNDIR/agent.sock          where the agent says what it knows
 //! RUNDIR/device              the name of the overlay device
 //! RUNDIR/conntrack           what nf_conntrack_tcp_be_liberal was before the agent set it
@@ -71,7 +72,15 @@ impl RunDir {
     /// [`RunDirError::Held`] when another agent has it.
     pub fn lock(&self) -> Result<RunDirLock, RunDirError> {
         create_dir(&self.path)?;
-        RunDirLock::take(&self.path, &self.lock_file())
+        RunDirLock::take(&self.lock_file(), |pid| RunDirError::Held { path: self.path.clone(), pid })
+    }
+
+    /// Takes the right to exchange the attached programs for a while.
+    ///
+    /// # Errors
+    /// [`RunDirError::Traced`] when another process has it.
+    pub fn lock_trace(&self) -> Result<RunDirLock, RunDirError> {
+        RunDirLock::take(&self.trace_lock_file(), |pid| RunDirError::Traced { path: self.path.clone(), pid })
     }
 
     /// The process id of the agent that holds the run directory, if one does. Changes nothing.
@@ -103,7 +112,7 @@ impl RunDir {
     /// When the bpffs is busy. What is missing already is no error.
     pub fn remove(&self) -> Result<(), RunDirError> {
         let bpf = self.bpf();
-        for note in [self.socket(), self.device_file(), self.conntrack_file()] {
+        for note in [self.socket(), self.device_file(), self.conntrack_file(), self.trace_lock_file()] {
             remove(note, |path| fs::remove_file(path))?;
         }
         remove(self.clsact_notes(), |path| fs::remove_dir_all(path))?;
@@ -202,6 +211,10 @@ impl RunDir {
             Some(&found) => Err(self.other_layout(found)),
             None => Err(RunDirError::Empty { path: self.path.clone() }),
         }
+    }
+
+    fn trace_lock_file(&self) -> PathBuf {
+        self.path.join("trace.lock")
     }
 
     fn lock_file(&self) -> PathBuf {

@@ -3,11 +3,15 @@
 //! ```text
 //! Wanted -> packet ----------\
 //! file -> capture -> place --> journey -> loader::Tracer [the live maps] -> Event -> story -> Report
+//! Flow -> loader::Live [in the places of the attached programs; the guard puts those back] -> Event -> story -> lines
 //! ```
 
 mod capture;
+mod guard;
 mod journey;
 mod kernel;
+mod lines;
+mod live;
 mod outer;
 mod packet;
 mod place;
@@ -18,8 +22,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+pub use self::guard::guard;
 use self::{journey::Journey, kernel::Kernel, packet::Packet, place::Place};
-pub(crate) use self::{packet::Wanted, report::Report};
+pub(crate) use self::{
+    live::{Flow, live},
+    packet::Wanted,
+    report::Report,
+};
 use crate::{
     loader::{self, Tracer},
     maps::{EndpointsMap, LocalNodeMap, Routes},

@@ -1,6 +1,9 @@
 //! What the tests share: the command, and what it prints.
 
-use std::{net::Ipv4Addr, process::Output};
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    process::Output,
+};
 
 use overlay_tests::node::Node;
 pub(crate) use overlay_tests::{
@@ -70,4 +73,26 @@ pub(crate) fn maps(node: &Node) -> Vec<String> {
         String::from_utf8(output.stdout).expect("text")
     };
     overlay_user::maps::NAMES.iter().filter(|name| **name != "NEIGHBOURS").map(dump).collect()
+}
+
+/// A UDP socket in the container of `node`.
+pub(crate) fn udp_socket(node: &Node) -> UdpSocket {
+    let container = node.container();
+    let socket = container.netns.run(|| UdpSocket::bind((container.address, 0))).expect("a socket in a container");
+    socket.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    socket
+}
+
+/// Where a socket receives.
+pub(crate) fn end(socket: &UdpSocket) -> (Ipv4Addr, u16) {
+    let SocketAddr::V4(address) = socket.local_addr().expect("an address") else { panic!("not IPv4") };
+    (*address.ip(), address.port())
+}
+
+/// A packet from `near` to `far`, and one back.
+pub(crate) fn exchange(near: &UdpSocket, far: &UdpSocket) {
+    for (from, to) in [(near, far), (far, near)] {
+        from.send_to(b"packet", end(to)).expect("send");
+        to.recv(&mut [0; 16]).expect("receive");
+    }
 }

@@ -1,10 +1,12 @@
 //! Packets that nobody has sent.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::Ipv4Addr;
 
-use overlay_tests::{cluster::Settings, node::Node, process::wait_until};
+use overlay_tests::{cluster::Settings, process::wait_until};
 
-use crate::ground::{Backend, LIMIT, Traced, for_either_backend, maps, on_two_nodes, run, settings, two};
+use crate::ground::{
+    Backend, LIMIT, Traced, end, exchange, for_either_backend, maps, on_two_nodes, run, settings, two, udp_socket,
+};
 
 for_either_backend! {
     fn the_way_to_another_node_is_told_from_the_container_to_the_wire(backend) {
@@ -47,10 +49,7 @@ for_either_backend! {
             let [(source, sport), (destination, dport)] = [&near, &far].map(end);
             let traced = |node| Traced::on(node, source, destination, &format!("--proto udp --sport {sport} --dport {dport}"));
             wait_until("the flow to be traced on the fast path of both nodes", LIMIT, || {
-                near.send_to(b"question", (destination, dport)).unwrap();
-                far.recv(&mut [0; 16]).unwrap();
-                far.send_to(b"answer", (source, sport)).unwrap();
-                near.recv(&mut [0; 16]).unwrap();
+                exchange(&near, &far);
                 let (leaves, arrives) = (traced(one), traced(two));
                 leaves.at("from_container").contains("fast path: the destination's subnet is that of node")
                     && leaves.outer()["destination"] == two.address().to_string()
@@ -108,19 +107,6 @@ for_either_backend! {
             assert!(traced.result().contains(&format!("\"fragmentation needed\", MTU {mtu}")), "{traced:?}");
         });
     }
-}
-
-/// A UDP socket in the container of `node`.
-fn udp_socket(node: &Node) -> UdpSocket {
-    let container = node.container();
-    let socket = container.netns.run(|| UdpSocket::bind((container.address, 0))).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
-    socket
-}
-
-fn end(socket: &UdpSocket) -> (Ipv4Addr, u16) {
-    let SocketAddr::V4(address) = socket.local_addr().unwrap() else { panic!("not IPv4") };
-    (*address.ip(), address.port())
 }
 
 #[test]

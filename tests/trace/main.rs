@@ -7,4 +7,6 @@ mod captured;
 #[cfg(test)]
 mod ground;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod made_up;

@@ -10,7 +10,7 @@ use super::{Output, RunDirArgs};
 #[derive(Debug, Args)]
 pub struct TraceArgs {
     /// Where the packet comes from
-    #[arg(required_unless_present = "pcap", requires = "destination")]
+    #[arg(required_unless_present_any = ["pcap", "live"], requires = "destination")]
     pub source: Option<Ipv4Addr>,
     /// Where it is to go
     pub destination: Option<Ipv4Addr>,
@@ -21,15 +21,28 @@ pub struct TraceArgs {
     /// another [default: by its addresses]
     #[arg(long, value_name = "INTERFACE", requires = "pcap")]
     pub on: Option<String>,
-    /// What it carries
-    #[arg(long, value_enum, default_value_t = Protocol::Tcp)]
-    pub proto: Protocol,
+    /// Show what happens to real packets, in both directions, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["source", "destination", "pcap", "size"])]
+    pub live: bool,
+    /// With --live: only packets from this address, and the answers to them [default: any]
+    #[arg(long, value_name = "ADDRESS", requires = "live")]
+    pub src: Option<Ipv4Addr>,
+    /// With --live: only packets to this address, and the answers to them [default: any]
+    #[arg(long, value_name = "ADDRESS", requires = "live")]
+    pub dst: Option<Ipv4Addr>,
+    /// With --live: the most packets in a second that each CPU tells of at each program; how many more there were is said
+    #[arg(long, value_name = "PACKETS", default_value_t = 100, requires = "live",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: u32,
+    /// What it carries [default: tcp; with --live any]
+    #[arg(long, value_enum)]
+    pub proto: Option<Protocol>,
     /// The port it comes from; without it, the packet opens a new connection
     #[arg(long, value_name = "PORT")]
     pub sport: Option<u16>,
-    /// The port it is for
-    #[arg(long, value_name = "PORT", default_value_t = 80)]
-    pub dport: u16,
+    /// The port it is for [default: 80; with --live any]
+    #[arg(long, value_name = "PORT")]
+    pub dport: Option<u16>,
     /// Length of the IP packet in bytes [default: as short as can be]
     #[arg(long, value_name = "BYTES")]
     pub size: Option<usize>,

@@ -1,31 +1,33 @@
 //! What is attached, by an agent that may be gone: programs, and the constants that they were loaded with.
 
-use std::{collections::BTreeMap, fs, rc::Rc};
+use std::{collections::BTreeMap, fs, path::PathBuf, rc::Rc, slice};
 
 use aya::{
     Pod,
     maps::{Array, Map, MapData, MapInfo},
-    programs::{ProgramInfo, links::FdLink, loaded_programs},
+    programs::{ProgramInfo, loaded_programs},
 };
 use nix::net::if_::if_indextoname;
 use overlay_common::{Encapsulation, Program, Ticks};
 
 use super::{
     LoadError, TC_PROGRAMS, XDP_PROGRAM,
-    attach::{pinned_link, pins},
+    attach::{linked_program, pins},
 };
 use crate::rundir::RunDir;
 
 /// The length of a map's name in the kernel: what is longer is cut off.
 const MAP_NAME: usize = 15;
 
-/// A program that is attached by a pinned link.
-#[derive(Debug)]
+/// A program that is attached by a pinned link, or by a filter and pinned itself.
+#[derive(Debug, Clone)]
 pub struct Attached {
     /// Which it is.
     pub program: Program,
     /// Index of the interface.
     pub interface: u32,
+    pub(super) pin: PathBuf,
+    pub(super) is_link: bool,
     info: Rc<ProgramInfo>,
 }
 
@@ -34,6 +36,16 @@ impl Attached {
     #[must_use]
     pub fn tag(&self) -> u64 {
         self.info.tag()
+    }
+
+    /// The kernel's number for this load.
+    pub(super) fn id(&self) -> u32 {
+        self.info.id()
+    }
+
+    /// Whether it tells what it does with real packets.
+    pub(super) fn is_telling(&self) -> Result<bool, LoadError> {
+        Ok(constant::<u8>(slice::from_ref(self), ".rodata.trace")?.is_some_and(|trace| trace != 0))
     }
 }
 
@@ -53,11 +65,12 @@ pub fn attached(run_dir: &RunDir) -> Result<Vec<Attached>, LoadError> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let Some((program, interface)) = parse(&name) else { continue };
         // A link whose interface is gone has no program any more; the agent removes it.
-        let link = pinned_link(&path).and_then(|link: FdLink| link.info().ok());
+        let linked = linked_program(&path);
         // Without tcx the program itself is pinned.
-        let id = link.map(|link| link.program_id()).or_else(|| Some(ProgramInfo::from_pin(&path).ok()?.id()));
+        let id = linked.or_else(|| Some(ProgramInfo::from_pin(&path).ok()?.id()));
         let Some(info) = id.and_then(|id| programs.get(&id)) else { continue };
-        attached.push(Attached { program, interface, info: Rc::clone(info) });
+        let info = Rc::clone(info);
+        attached.push(Attached { program, interface, pin: path, is_link: linked.is_some(), info });
     }
     if attached.is_empty() { Err(LoadError::Nothing { path: directory }) } else { Ok(attached) }
 }

@@ -54,6 +54,15 @@ pub enum LoadError {
         /// The program.
         program: &'static str,
     },
+    /// Programs are attached by filters.
+    #[error(
+        "programs are attached by filters, as on kernels without tcx (before Linux 6.6), and cannot be exchanged and put back \
+         in one step; trace a captured packet with --pcap"
+    )]
+    Filters,
+    /// An agent has attached programs while they were traced.
+    #[error("an agent has attached its programs anew, which end this trace; trace again")]
+    Replaced,
     /// A program could not be run on a packet.
     #[error("run {program} on a packet of {length} bytes: {}; kernels take up to about 3500 bytes for that", chain(.source))]
     Run {

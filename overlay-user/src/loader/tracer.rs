@@ -3,16 +3,13 @@
 use std::path::Path;
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{HashMap, RingBuf},
-    programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
-use overlay_common::{Encapsulation, Event, Flow, FlowKey, Program};
+use overlay_common::{Encapsulation, Event, Flow, FlowKey, Program, Selection};
 
-use super::{
-    Attached, LOG_OFF, LoadError, OBJECT,
-    attached::{self, query},
-};
+use super::{Attached, LoadError, again::Again, attached::query};
 use crate::rundir::RunDir;
 
 /// The maps that the programs only read: they are the live ones. What the programs write is their own here, so that
@@ -44,27 +41,10 @@ impl Tracer {
     /// # Errors
     /// When the attached ones are of another build, or the kernel refuses.
     pub fn load(run_dir: &RunDir, attached: &[Attached]) -> Result<Self, LoadError> {
-        let (encapsulation, flow_ttl) = attached::loaded_with(attached)?;
-        let number = encapsulation as u8;
-        let mut loader = EbpfLoader::new();
-        loader.override_global("ENCAPSULATION", &number, true);
-        loader.override_global("FLOW_TTL", &flow_ttl, true);
-        loader.override_global("AYA_LOG_LEVEL", &LOG_OFF, true);
-        loader.override_global("TRACE", &1_u8, true);
-        for name in READ_ONLY {
-            loader.map_pin_path(name, run_dir.maps().join(name));
-        }
-        for name in FLOW_MAPS {
-            loader.map_max_entries(name, FEW_FLOWS);
-        }
-        let mut tracer = Self { ebpf: loader.load(OBJECT)?, encapsulation };
-        for program in (0..).map_while(Program::from_number) {
-            tracer.load_program(program)?;
-        }
-        for program in attached {
-            tracer.compare(program)?;
-        }
-        Ok(tracer)
+        let entries = FLOW_MAPS.map(|name| (name, FEW_FLOWS));
+        let again = Again { run_dir, attached, live: &READ_ONLY, entries: &entries, tell: Some(Selection::ALL) };
+        let (ebpf, encapsulation) = again.load((0..).map_while(Program::from_number))?;
+        Ok(Self { ebpf, encapsulation })
     }
 
     /// How packets travel between nodes, by what is attached.
@@ -120,25 +100,6 @@ impl Tracer {
             events.extend(Event::from_bytes(&item));
         }
         Ok(events)
-    }
-
-    fn load_program(&mut self, program: Program) -> Result<(), LoadError> {
-        let name = program.name();
-        let loaded = self.ebpf.program_mut(name).ok_or(LoadError::Missing { program: name })?;
-        let result = if program == Program::XdpDecap {
-            <&mut Xdp>::try_from(loaded).and_then(Xdp::load)
-        } else {
-            <&mut SchedClassifier>::try_from(loaded).and_then(SchedClassifier::load)
-        };
-        result.map_err(|source| LoadError::Program { program: name, source })
-    }
-
-    /// Whether the attached program is the same code as ours.
-    fn compare(&self, attached: &Attached) -> Result<(), LoadError> {
-        let program = attached.program.name();
-        let ours = self.ebpf.program(program).ok_or(LoadError::Missing { program })?;
-        let ours = ours.info().map_err(|source: ProgramError| LoadError::Program { program, source })?;
-        if ours.tag() == attached.tag() { Ok(()) } else { Err(LoadError::OtherBuild { program }) }
     }
 }
 

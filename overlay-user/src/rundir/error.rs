@@ -43,6 +43,16 @@ pub enum RunDirError {
         /// The other agent's process id.
         pid: String,
     },
+    /// Somebody traces what happens to packets.
+    #[error(
+        "a trace (pid {pid}) has the programs of {path} in its hands; wait for its end, or end it with `kill {pid}`"
+    )]
+    Traced {
+        /// The run directory.
+        path: PathBuf,
+        /// The process id of the trace.
+        pid: String,
+    },
     /// The lock file could not be used.
     #[error("lock {path}: {source}")]
     Lock {

@@ -15,7 +15,7 @@ use nix::{
 
 use super::{RunDirError, private};
 
-/// The right to change what is in the run directory; ends with the process or when dropped.
+/// A right to change what is in the run directory; ends with the process or when dropped.
 ///
 /// A record lock (fcntl), which is the process's own: a child that an agent is just starting would hold another kind (flock)
 /// a moment longer than an agent lives that is killed meanwhile, and the next agent would be refused.
@@ -25,8 +25,8 @@ pub struct RunDirLock {
 }
 
 impl RunDirLock {
-    /// Takes the lock `file` of the run directory `path`.
-    pub(super) fn take(path: &Path, file: &Path) -> Result<Self, RunDirError> {
+    /// Takes the lock `file`; `held` is the error when the process with an id has it.
+    pub(super) fn take(file: &Path, held: impl FnOnce(String) -> RunDirError) -> Result<Self, RunDirError> {
         let failed = |source: io::Error| RunDirError::Lock { path: file.to_owned(), source };
         let mut options = OpenOptions::new();
         options.write(true).read(true).create(true).truncate(false).mode(private::MODE);
@@ -34,8 +34,7 @@ impl RunDirLock {
         match fcntl(&lock, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))) {
             Ok(_) => {}
             Err(Errno::EACCES | Errno::EAGAIN) => {
-                let pid = holder_of(&lock).map_err(|errno| failed(errno.into()))?.unwrap_or_default();
-                return Err(RunDirError::Held { path: path.to_owned(), pid });
+                return Err(held(holder_of(&lock).map_err(|errno| failed(errno.into()))?.unwrap_or_default()));
             }
             Err(errno) => return Err(failed(errno.into())),
         }

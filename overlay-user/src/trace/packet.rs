@@ -147,12 +147,7 @@ impl Packet {
     /// In words: addresses, ports, protocol, length.
     pub(super) fn describe(&self) -> String {
         let (source, destination) = (self.source(), self.destination());
-        let protocol = match self.header.protocol {
-            IpNumber::ICMP => "icmp".to_owned(),
-            IpNumber::TCP => "tcp".to_owned(),
-            IpNumber::UDP => "udp".to_owned(),
-            IpNumber(other) => format!("protocol {other}"),
-        };
+        let protocol = protocol(self.header.protocol);
         let ends = match self.ports() {
             Some((from, to)) => format!("{source}:{from} -> {destination}:{to}"),
             None => format!("{source} -> {destination}"),
@@ -210,5 +205,15 @@ impl Packet {
             TransportSlice::Udp(udp) => Some((udp.source_port(), udp.destination_port())),
             _ => None,
         }
+    }
+}
+
+/// The name of an IP protocol that `--proto` takes, or its number.
+pub(super) fn protocol(number: IpNumber) -> String {
+    match number {
+        IpNumber::ICMP => "icmp".to_owned(),
+        IpNumber::TCP => "tcp".to_owned(),
+        IpNumber::UDP => "udp".to_owned(),
+        IpNumber(other) => format!("protocol {other}"),
     }
 }
