@@ -143,7 +143,7 @@ impl Check<'_> {
         };
         let first = Ipv4Network::new(pool.min(), pool.subnet_len()).unwrap_or(pool.network());
         let plan = settled.plan(self.config, subnet.unwrap_or(first));
-        self.findings.push(device::check(&self.handle, &plan.link(), there.is_some()).await);
+        self.findings.push(device::check(&self.handle, &plan.link(), &self.config.run_dir, there.is_some()).await);
         self.findings.extend(firewall::check(&traffic).await);
         self.findings.push(finding);
         plan

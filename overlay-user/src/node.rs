@@ -256,9 +256,15 @@ pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
         masquerade::remove(&device).await.with_context(|| format!("remove the netfilter rules of {device}"))?;
         link::remove(handle, &device).await.with_context(|| format!("remove device {device}"))?;
     }
-    // When no flow is on the fast path any more.
+    // When no flow is on the fast path any more, of another overlay on this node neither.
     if let Some(before) = conntrack {
-        conntrack::put_back(&before)?;
+        let others = link::list(handle).await?;
+        if others.is_empty() {
+            conntrack::put_back(&before)?;
+        } else {
+            let others = others.join(", ");
+            tracing::info!(others, before, "nf_conntrack_tcp_be_liberal stays set for other overlays");
+        }
     }
     Ok(run_dir.remove()?)
 }

@@ -18,6 +18,7 @@
 mod error;
 mod layout;
 mod lock;
+mod notes;
 pub(crate) mod private;
 
 use std::{
@@ -139,36 +140,6 @@ impl RunDir {
         !self.versions().is_empty()
     }
 
-    /// Notes the name of the overlay device, before it is made: whatever happens then, teardown knows it.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn record_device(&self, name: &str) -> Result<(), RunDirError> {
-        let path = self.device_file();
-        private::write_note(&path, name).map_err(|source| RunDirError::Create { path, source })
-    }
-
-    /// The name of the overlay device, if one was noted.
-    #[must_use]
-    pub fn device(&self) -> Option<String> {
-        private::read_note(&self.device_file())
-    }
-
-    /// Notes the value of `nf_conntrack_tcp_be_liberal`, before it is changed: teardown puts it back.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn record_conntrack(&self, value: &str) -> Result<(), RunDirError> {
-        let path = self.conntrack_file();
-        private::write_note(&path, value).map_err(|source| RunDirError::Create { path, source })
-    }
-
-    /// The value of `nf_conntrack_tcp_be_liberal` to put back, if one was noted.
-    #[must_use]
-    pub fn conntrack(&self) -> Option<String> {
-        private::read_note(&self.conntrack_file())
-    }
-
     /// Where the maps are pinned.
     #[must_use]
     pub fn maps(&self) -> PathBuf {
@@ -225,14 +196,6 @@ impl RunDir {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.path.join("agent.sock")
-    }
-
-    fn device_file(&self) -> PathBuf {
-        self.path.join("device")
-    }
-
-    fn conntrack_file(&self) -> PathBuf {
-        self.path.join("conntrack")
     }
 
     fn bpf(&self) -> PathBuf {

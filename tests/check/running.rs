@@ -42,6 +42,7 @@ fn a_second_agent_and_flanneld_are_named() {
         let checked = Checked::by(&cluster, command);
         let named = format!("an agent of another run directory (pid {pid})");
         checked.says("others", "yellow", &[&named]).says("agent", "green", &["none"]);
+        checked.says("device", "red", &["overlay.1 exists", "elsewhere", "--run-dir"]);
     });
     on_a_node(Backend::Vxlan, |cluster| {
         let mut sleep = cluster.nodes()[0].netns().command("sleep");

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod adoption;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod leaving;
 #[cfg(test)]
 mod restarts;

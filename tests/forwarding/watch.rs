@@ -7,17 +7,18 @@ use std::{
 
 use overlay_tests::{
     cluster::{Cluster, Settings},
-    node::Container,
+    node::{Container, Node},
     paced::{Paced, Pair},
     sandbox::isolated,
     steady::Steady,
-    two_nodes::{flow, two},
+    traffic::Flow,
+    two_nodes::two,
 };
 
 /// 10,000 packets a second, in each direction.
 const INTERVAL: Duration = Duration::from_micros(100);
 /// A moment of traffic before and after, with everything as usual: long enough for flows to be approved and renewed.
-const USUAL: Duration = Duration::from_millis(2500);
+pub(crate) const USUAL: Duration = Duration::from_millis(2500);
 
 /// Brings up a cluster, does `what` to it while its first two containers talk, and fails when a single packet is lost
 /// or doubled, or TCP has to send a segment twice.
@@ -25,11 +26,14 @@ const USUAL: Duration = Duration::from_millis(2500);
 pub(crate) fn without_loss(settings: &Settings, what: impl FnOnce(&mut Cluster) + Send) {
     isolated(|| {
         let mut cluster = Cluster::start(settings).unwrap();
-        let traffic = Traffic::start(&cluster);
+        let traffic = Traffic::between(two(&cluster).map(Node::container));
         pass(USUAL);
         what(&mut cluster);
         pass(USUAL);
-        traffic.judge(&cluster);
+        for node in cluster.nodes() {
+            println!("{}: drops {:?}", node.name(), node.counters().drops().unwrap());
+        }
+        traffic.judge();
     });
 }
 
@@ -48,15 +52,17 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn start(cluster: &Cluster) -> Self {
-        let [one, two] = two(cluster);
-        let containers: Vec<Container> = [one, two].map(|node| node.container().clone()).into();
-        let steady = [flow(one, two), flow(two, one)].map(|flow| Steady::start(&flow).unwrap());
-        Self { paced: Paced::start(&containers, INTERVAL).unwrap(), steady }
+    pub(crate) fn between([one, two]: [&Container; 2]) -> Self {
+        let steady = |from: &Container, to: &Container| {
+            let flow = Flow { from: from.netns.clone(), to: to.netns.clone(), address: to.address };
+            Steady::start(&flow).unwrap()
+        };
+        let paced = Paced::start(&[one.clone(), two.clone()], INTERVAL).unwrap();
+        Self { paced, steady: [steady(one, two), steady(two, one)] }
     }
 
     /// Ends the traffic, prints what became of it, and fails when something was lost.
-    pub(crate) fn judge(self, cluster: &Cluster) {
+    pub(crate) fn judge(self) {
         let time = self.paced.elapsed();
         let pairs = self.paced.stop().unwrap();
         let carried = self.steady.map(|steady| steady.stop().unwrap());
@@ -66,9 +72,6 @@ impl Traffic {
         }
         for carried in carried {
             println!("TCP: {} bytes, {} segments sent again", carried.bytes, carried.retransmitted);
-        }
-        for node in cluster.nodes() {
-            println!("{}: drops {:?}", node.name(), node.counters().drops().unwrap());
         }
         for pair in &pairs {
             // A busy machine gives the sender less than its due; much less would be another test.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use overlay_tests::{
-    cluster::{Cluster, Settings},
+    cluster::{Backend, Cluster, Settings},
     netns::Netns,
     node::UNDERLAY_DEVICE,
     process::Process,
@@ -56,6 +56,35 @@ pub(crate) fn assert_names(said: &str, words: &[&str]) {
     for word in words {
         assert!(said.contains(word), "no {word:?} in: {said}");
     }
+}
+
+#[test]
+fn a_run_directory_where_another_agent_runs() {
+    isolated(|| {
+        let mut cluster = Cluster::start(&Settings { nodes: 1, ..Settings::default() }).unwrap();
+        let pid = cluster.nodes_mut()[0].agent().pid();
+        let said = refusal(&cluster, agent(&cluster));
+        assert_names(&said, &[&format!("another agent (pid {pid}) runs in"), "--run-dir"]);
+    });
+}
+
+#[test]
+fn a_device_that_an_agent_with_another_run_directory_has_made() {
+    isolated(|| {
+        let settings = Settings { nodes: 1, backend: Backend::Vxlan, ..Settings::default() };
+        let mut cluster = Cluster::start(&settings).unwrap();
+        for agent_is_dead in [false, true] {
+            if agent_is_dead {
+                cluster.nodes_mut()[0].agent().kill().unwrap();
+            }
+            let other = tempfile::tempdir_in(scratch()).unwrap();
+            let mut command = cluster.nodes()[0].overlay();
+            command.args(["agent", "--iface", UNDERLAY_DEVICE]).args(cluster.datastore_arguments());
+            command.arg("--run-dir").arg(other.path()).arg("--subnet-file").arg(other.path().join("subnet.env"));
+            let said = refusal(&cluster, command);
+            assert_names(&said, &["overlay.1 exists", "--run-dir", "`ip link del overlay.1`"]);
+        }
+    });
 }
 
 #[test]

@@ -57,6 +57,9 @@ impl<'a> Agent<'a> {
         let settled = Settled { backend: network.backend.clone(), network: network_range, underlay, mtu, mac };
         // Before a lease is taken that nobody would serve. The subnet plays no part in what is in the way of a device.
         link::preview(handle, &settled.clone().plan(config, network_range).link()).await?;
+        if adopted.is_some() {
+            config.run_dir.refuse_unknown_device(&device)?;
+        }
 
         let holder = holder::acquire(Arc::clone(&store), &network, &settled.claim(config)).await?;
         state.lease(holder.expires());

@@ -3,14 +3,20 @@
 use rtnetlink::Handle;
 
 use super::Finding;
-use crate::link::{self, LinkConfig};
+use crate::{
+    link::{self, LinkConfig},
+    rundir::RunDir,
+};
 
 const CHECK: &str = "device";
 
-pub(super) async fn check(handle: &Handle, config: &LinkConfig, has_device: bool) -> Finding {
+pub(super) async fn check(handle: &Handle, config: &LinkConfig, run_dir: &RunDir, has_device: bool) -> Finding {
     let (name, network) = (config.name(), config.network);
     match link::preview(handle, config).await {
-        Ok(()) if has_device => Finding::green(CHECK, format!("{name} is there; {network} is routed to it")),
+        Ok(()) if has_device => match run_dir.refuse_unknown_device(&name) {
+            Ok(()) => Finding::green(CHECK, format!("{name} is there; {network} is routed to it")),
+            Err(error) => Finding::refused(CHECK, error, "another overlay on this node may have the same VNI"),
+        },
         Ok(()) => Finding::green(CHECK, format!("nothing is in the way of {name} and the route of {network} to it")),
         Err(error) => Finding::refused(CHECK, error, "an overlay of another kind is on this node: take it away first"),
     }

@@ -53,6 +53,17 @@ pub enum RunDirError {
         /// The process id of the trace.
         pid: String,
     },
+    /// The overlay device may be another overlay's.
+    #[error(
+        "{device} exists, and {path} does not say that an agent of ours made it: use the --run-dir of the agent that did, or \
+         give this overlay a VNI of its own; a leftover goes with `ip link del {device}`"
+    )]
+    UnknownDevice {
+        /// The device.
+        device: String,
+        /// Our run directory.
+        path: PathBuf,
+    },
     /// The lock file could not be used.
     #[error("lock {path}: {source}")]
     Lock {
