@@ -55,6 +55,15 @@ pub(crate) fn run_quietly(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs a command to its end and returns what it wrote to stdout; its stderr goes where ours goes.
+pub(crate) fn stdout(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("start `{}`", shell(command)))?;
+    if !output.status.success() {
+        bail!("`{}` failed ({})", shell(command), output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Announces a step of a longer task, does it, and prints how long it took.
 pub(crate) fn step(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     println!("== {name}");

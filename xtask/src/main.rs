@@ -8,6 +8,7 @@ mod check;
 mod command;
 mod dist;
 mod hand_over;
+mod kernel;
 mod run;
 mod setup;
 mod test;

@@ -3,23 +3,20 @@
 //! [`plan`] is a pure function of what [`Machine::survey`] has seen. After each step the machine is surveyed again:
 //! which LLVM is needed shows only when the compiler is there, and a step that did not help must not be repeated.
 
+mod machine;
 mod packages;
 mod steps;
 
-use std::{
-    borrow::Cow,
-    path::Path,
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::{borrow::Cow, time::Instant};
 
 use anyhow::{Context as _, bail};
 
 use crate::{
     command,
-    toolchain::{self, DEBIAN_SYSROOT, Missing, Toolchain},
+    toolchain::{DEBIAN_SYSROOT, Missing},
 };
-use packages::{DOCKER_PACKAGES, PACKAGES, Package, RUSTC_PACKAGES, llvm_package};
+use machine::Machine;
+use packages::{DOCKER_PACKAGES, EMULATOR_PACKAGES, PACKAGES, RUSTC_PACKAGES, llvm_package};
 use steps::{Llvm, Step};
 
 /// Makes this machine able to build and to test, or says what it lacks.
@@ -32,6 +29,18 @@ pub(crate) fn run() -> anyhow::Result<()> {
     run_without(&[])
 }
 
+/// The same, with what emulates a machine for other kernels.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn run_with_emulator() -> anyhow::Result<()> {
+    complete(&[])
+}
+
+/// What only the tests on other kernels need: too much to have it everywhere.
+const EMULATOR: [&str; 1] = ["qemu-system-x86"];
+
 /// What only the tests with Docker need.
 pub(crate) const DOCKER: [&str; 2] = ["docker.io", "busybox-static"];
 
@@ -41,6 +50,11 @@ pub(crate) const DOCKER: [&str; 2] = ["docker.io", "busybox-static"];
 ///
 /// As [`run`].
 pub(crate) fn run_without(unused: &[&'static str]) -> anyhow::Result<()> {
+    complete(&[&EMULATOR, unused].concat())
+}
+
+/// Makes this machine complete, but for the packages named.
+fn complete(unused: &[&'static str]) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut done: Vec<Step> = Vec::new();
     let mut unused: Vec<_> = unused.iter().copied().map(Cow::from).collect();
@@ -110,56 +124,6 @@ fn list(steps: &[Step], valid: impl Fn(&Step) -> bool) {
     }
 }
 
-/// What setup looks at.
-struct Machine {
-    debian: bool,
-    toolchain: Result<Toolchain, Missing>,
-    /// Whether the toolchain for the programs has clippy; meaningless without one.
-    ebpf_clippy: bool,
-    /// Components of rustup that the toolchain running this program lacks.
-    components: Vec<&'static str>,
-    /// Packages that nobody will miss.
-    unused: Vec<Cow<'static, str>>,
-    /// Whether a path exists.
-    exists: fn(&str) -> bool,
-}
-
-impl Machine {
-    fn survey() -> Self {
-        let toolchain = toolchain::find();
-        let clippy = |name: &str| {
-            let mut which = Command::new("rustup");
-            which.args(["which", "--toolchain", name, "cargo-clippy"]).stdout(Stdio::null()).stderr(Stdio::null());
-            which.status().is_ok_and(|status| status.success())
-        };
-        let cargo = command::cargo_path();
-        let components = [("rustfmt", "cargo-fmt"), ("clippy", "cargo-clippy")];
-        Self {
-            debian: std::fs::read_to_string("/etc/os-release").is_ok_and(|text| is_debian(&text)),
-            // Debian's clippy is a package like the others.
-            ebpf_clippy: toolchain.as_ref().is_ok_and(|found| found.name == DEBIAN_SYSROOT || clippy(&found.name)),
-            components: components
-                .into_iter()
-                .filter(|(_, program)| !cargo.with_file_name(program).exists())
-                .map(|(component, _)| component)
-                .collect(),
-            toolchain,
-            unused: Vec::new(),
-            exists: |path| Path::new(path).exists(),
-        }
-    }
-
-    fn absent(&self, packages: &[Package]) -> Vec<Package> {
-        let is_absent = |package: &&Package| !self.unused.contains(&package.name) && !(self.exists)(&package.provides);
-        packages.iter().filter(is_absent).cloned().collect()
-    }
-}
-
-/// Whether this is the text of a Debian's `os-release`. Its derivatives do not have all of the packages.
-fn is_debian(os_release: &str) -> bool {
-    os_release.lines().any(|line| matches!(line, "ID=debian" | "ID=\"debian\""))
-}
-
 /// What is to be done, in this order.
 fn plan(machine: &Machine) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -194,16 +158,16 @@ fn plan(machine: &Machine) -> Vec<Step> {
     {
         steps.push(Step::Components { toolchain: Some(toolchain.name.clone()), names: vec!["clippy"] });
     }
-    let optional = machine.absent(DOCKER_PACKAGES);
-    if !optional.is_empty() {
-        steps.push(Step::Optional(optional));
-    }
+    // One step each: where one cannot be had, the other may.
+    let optional = [DOCKER_PACKAGES, EMULATOR_PACKAGES].map(|packages| machine.absent(packages));
+    steps.extend(optional.into_iter().filter(|packages| !packages.is_empty()).map(Step::Optional));
     steps
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::toolchain::Toolchain;
 
     const LLVM: u32 = 42;
 
@@ -237,13 +201,14 @@ mod tests {
     fn a_fresh_debian_gets_every_package_before_the_linker_whose_llvm_is_not_known_yet() {
         let fresh = Machine { exists: |_| false, ..debian(Err(Missing::Rustc)) };
         let packages = [PACKAGES, RUSTC_PACKAGES].concat();
-        let optional = Step::Optional(DOCKER_PACKAGES.to_vec());
-        assert_eq!(plan(&fresh), [Step::Packages(packages), Step::Linker(Llvm::OfDebian), optional]);
+        let docker = Step::Optional(DOCKER_PACKAGES.to_vec());
+        let emulator = Step::Optional(EMULATOR_PACKAGES.to_vec());
+        assert_eq!(plan(&fresh), [Step::Packages(packages), Step::Linker(Llvm::OfDebian), docker, emulator]);
     }
 
     #[test]
     fn what_has_no_use_is_not_installed() {
-        let unused = ["etcd-server"].into_iter().chain(DOCKER).map(Cow::from).collect();
+        let unused = ["etcd-server"].into_iter().chain(DOCKER).chain(EMULATOR).map(Cow::from).collect();
         let machine = Machine { unused, exists: |_| false, ..debian(Ok(toolchain("nightly"))) };
         let [Step::Packages(packages)] = &plan(&machine)[..] else { panic!("one step") };
         assert_eq!(packages.len(), PACKAGES.len() - 1);
@@ -258,6 +223,7 @@ mod tests {
         };
         assert_eq!(plan(&without), [Step::Optional(DOCKER_PACKAGES.to_vec())]);
         assert!(DOCKER_PACKAGES.iter().map(|package| &*package.name).eq(DOCKER));
+        assert!(EMULATOR_PACKAGES.iter().map(|package| &*package.name).eq(EMULATOR));
     }
 
     #[test]
@@ -295,12 +261,5 @@ mod tests {
         let own = Step::Components { toolchain: None, names: vec!["rustfmt"] };
         let nightly = Step::Components { toolchain: Some("nightly-2030-01-01".to_owned()), names: vec!["clippy"] };
         assert_eq!(plan(&machine), [own, nightly]);
-    }
-
-    #[test]
-    fn only_debian_is_debian() {
-        assert!(is_debian("PRETTY_NAME=\"Debian GNU/Linux\"\nID=debian\n"));
-        assert!(!is_debian("NAME=Ubuntu\nID=ubuntu\nID_LIKE=debian\n"));
-        assert!(!is_debian(""));
     }
 }

@@ -76,8 +76,16 @@ pub(super) const DOCKER_PACKAGES: &[Package] = &[
         Service { units: &["docker.socket", "docker.service", "containerd.service"], script: "docker" },
     ),
     // By dpkg's list: a busybox that is not static has the same path.
-    package("busybox-static", "tests: the image of Docker's containers", "/var/lib/dpkg/info/busybox-static.list"),
+    package(
+        "busybox-static",
+        "tests: the image of containers, and all of a machine with another kernel",
+        "/var/lib/dpkg/info/busybox-static.list",
+    ),
 ];
+
+/// What the tests on other kernels need beside the busybox of [`DOCKER_PACKAGES`].
+pub(super) const EMULATOR_PACKAGES: &[Package] =
+    &[package("qemu-system-x86", "tests: emulates the machine of another kernel", "/usr/bin/qemu-system-x86_64")];
 
 /// What compiles the eBPF programs where no nightly of rustup does.
 pub(super) const RUSTC_PACKAGES: &[Package] = &[
@@ -179,7 +187,7 @@ mod tests {
 
     #[test]
     fn every_package_is_known_by_a_file_of_its_own() {
-        let all = [PACKAGES, RUSTC_PACKAGES, DOCKER_PACKAGES].concat();
+        let all = [PACKAGES, RUSTC_PACKAGES, DOCKER_PACKAGES, EMULATOR_PACKAGES].concat();
         let mut provides: Vec<_> = all.iter().map(|package| &package.provides).collect();
         provides.sort();
         provides.dedup();
