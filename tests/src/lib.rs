@@ -6,11 +6,13 @@
 pub mod attached;
 pub mod authority;
 pub mod cgroup;
+pub mod chaos;
 pub mod cluster;
 pub mod counters;
 pub mod docker;
 pub mod etcd;
 pub mod flood;
+pub mod kernel_objects;
 pub mod model;
 pub mod netns;
 pub mod node;

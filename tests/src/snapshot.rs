@@ -46,6 +46,21 @@ impl Snapshot {
         Self(text.replace("\\n", "\n"))
     }
 
+    /// The first line in which `after` is different, if one is.
+    #[must_use]
+    pub fn difference(&self, after: &Self) -> Option<String> {
+        let (mut before, mut after) = (self.0.lines(), after.0.lines());
+        loop {
+            match (before.next(), after.next()) {
+                (None, None) => return None,
+                (before, after) if before == after => {}
+                (before, after) => {
+                    return Some(format!("{:?} was {:?}", after.unwrap_or_default(), before.unwrap_or_default()));
+                }
+            }
+        }
+    }
+
     /// Fails, saying what is different and what `said` was, unless `after` is the same.
     ///
     /// # Panics
@@ -53,10 +68,9 @@ impl Snapshot {
     /// When it is not.
     #[track_caller]
     pub fn assert_same(&self, after: &Self, said: &str) {
-        for (before, after) in self.0.lines().zip(after.0.lines()) {
-            assert_eq!(before, after, "the node has changed; the program said: {said}");
+        if let Some(difference) = self.difference(after) {
+            panic!("the node has changed: {difference}; the program said: {said}");
         }
-        assert_eq!(self, after, "something came or went at the end");
     }
 }
 

@@ -15,6 +15,7 @@ mod plot;
 mod programs;
 mod report;
 mod rounds;
+mod soak;
 mod stats;
 mod subject;
 mod workload;
@@ -53,7 +54,7 @@ struct Arguments {
 }
 
 /// One part of the bench. The others stay in the report as they were.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, Copy, PartialEq, Subcommand)]
 enum Part {
     /// The data path beside others
     Datapath,
@@ -65,6 +66,8 @@ enum Part {
     Flood,
     /// The agent with many leases
     Leases,
+    /// Whether something leaks or is lost when everything happens together; only when asked for, with a report of its own
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +89,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let out = &arguments.out;
     fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
+    if let Some(Part::Soak(options)) = arguments.part {
+        return soak::run(options, out);
+    }
     let mut report = Report::read(out);
     let only = arguments.only.as_ref().map(|_| Part::Datapath);
     let wanted = |part: Part| arguments.part.or(only).is_none_or(|wanted| wanted == part);

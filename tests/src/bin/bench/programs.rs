@@ -1,14 +1,10 @@
 //! What our programs take for a packet of real traffic, as the kernel counts it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
-use aya::{maps::MapInfo, programs::loaded_programs, sys};
+use aya::{programs::loaded_programs, sys};
+use overlay_tests::kernel_objects::pinned_maps;
 
 use crate::{
     bed::Bed,
@@ -53,7 +49,7 @@ pub(crate) fn measure(duration: Duration) -> Result<Vec<ProgramTime>> {
 
 /// The counts of the bed's programs by name, both nodes together.
 fn counts(bed: &Bed) -> Result<BTreeMap<String, Counts>> {
-    let maps = bed.agents.iter().map(|node| maps_of(node.run_dir())).collect::<Result<Vec<_>>>()?;
+    let maps = bed.agents.iter().map(|node| pinned_maps(node.run_dir())).collect::<Result<Vec<_>>>()?;
     let is_ours = |map: &u32| maps.iter().any(|maps| maps.contains(map));
     let mut counts = BTreeMap::<String, Counts>::new();
     for program in loaded_programs() {
@@ -67,15 +63,4 @@ fn counts(bed: &Bed) -> Result<BTreeMap<String, Counts>> {
         }
     }
     Ok(counts)
-}
-
-/// The ids of the maps that the programs of this node use, and no other's.
-fn maps_of(run_dir: &Path) -> Result<BTreeSet<u32>> {
-    let directory = run_dir.join("bpf/v1/maps");
-    let mut ids = BTreeSet::new();
-    for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
-        let path = entry?.path();
-        ids.insert(MapInfo::from_pin(&path).with_context(|| format!("open the map {}", path.display()))?.id());
-    }
-    Ok(ids)
 }
