@@ -113,12 +113,17 @@ fn note(program: Program, packet: &impl Packet, offset: usize) {
 /// Gives the noted packet a time, if somebody wants to know of it. A function of its own as [`emit`] is.
 #[inline(never)]
 fn choose() {
-    let (Some(traced), Some(pace)) = (TRACED.get_ptr_mut(0), PACE.get_ptr_mut(0)) else { return };
-    // SAFETY: the values belong to this CPU, and programs on one CPU do not interrupt each other here.
-    let (traced, pace) = unsafe { (&mut *traced, &mut *pace) };
+    let Some(traced) = TRACED.get_ptr_mut(0) else { return };
+    // SAFETY: the value belongs to this CPU, and programs on one CPU do not interrupt each other here.
+    let traced = unsafe { &mut *traced };
     let selection = SELECTION.load();
+    if !selection.has(&traced.tuple) {
+        return;
+    }
+    let Some(pace) = PACE.get_ptr_mut(0) else { return };
     let now = now();
-    if selection.has(&traced.tuple) && pace.admits(selection.rate, (now >> 30) as u32) {
+    // SAFETY: as above.
+    if unsafe { (*pace).admits(selection.rate, (now >> 30) as u32) } {
         traced.time = now;
     }
 }

@@ -153,6 +153,13 @@ fn an_agent_that_starts_meanwhile_wins_and_what_a_killed_guard_has_left_is_put_r
         let telling_next = programs(one);
         assert_eq!(next.end(Signal::SIGTERM), Some(0));
         assert!(are_the_agents(one, &[&telling, &telling_next]), "programs that tell are left");
+
+        let mut last = Live::start(one, "");
+        one.stop_agent().unwrap();
+        let teardown = one.overlay().arg("teardown").arg("--run-dir").arg(one.run_dir()).output().unwrap();
+        assert!(teardown.status.success(), "{teardown:?}");
+        assert_eq!(last.0.wait(LIMIT).unwrap().code(), Some(1));
+        assert!(last.0.log().contains("no program is attached"), "{}", last.0.log());
     });
 }
 

@@ -1,5 +1,7 @@
 //! [`Live`]: programs over the live maps that tell what they do with real packets.
 
+use std::path::PathBuf;
+
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray, RingBuf},
@@ -26,6 +28,7 @@ pub struct Live {
     events: AsyncFd<RingBuf<MapData>>,
     pace: PerCpuArray<MapData, Pace>,
     exchanges: Vec<Exchange>,
+    links: PathBuf,
 }
 
 /// What was not told.
@@ -64,7 +67,7 @@ impl Live {
         // SAFETY: the ring buffer owns its file descriptor and hands out the same one until it is dropped.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) };
         let events = events.map_err(|error| LoadError::Log(error.into()))?;
-        Ok(Self { _ebpf: ebpf, events, pace, exchanges })
+        Ok(Self { _ebpf: ebpf, events, pace, exchanges, links: run_dir.links() })
     }
 
     /// Puts the programs into the places of the others.
@@ -91,10 +94,17 @@ impl Live {
     /// Looks whether the programs are where they were put, as far as those places are still there.
     ///
     /// # Errors
-    /// [`LoadError::Replaced`] when an agent has attached something there.
+    /// [`LoadError::Replaced`] when an agent has attached something there, [`LoadError::Nothing`] when all places are gone.
     pub fn check_in_place(&self) -> Result<(), LoadError> {
-        let in_place = |exchange: &Exchange| linked_program(exchange.pin()).is_none_or(|id| id == exchange.ids().1);
-        if self.exchanges.iter().all(in_place) { Ok(()) } else { Err(LoadError::Replaced) }
+        let mut are_gone = true;
+        for exchange in &self.exchanges {
+            match linked_program(exchange.pin()) {
+                Some(id) if id != exchange.ids().1 => return Err(LoadError::Replaced),
+                Some(_) => are_gone = false,
+                None => {}
+            }
+        }
+        if are_gone { Err(LoadError::Nothing { path: self.links.clone() }) } else { Ok(()) }
     }
 
     /// Waits for events, and returns all that are there.
