@@ -116,7 +116,9 @@ impl<M> Pinned<M> {
     }
 
     fn check<T>(&self, action: &'static str, result: Result<T, MapError>) -> Result<T, MapsError> {
-        result.map_err(|source| MapsError { action, path: self.path.clone(), source })
+        // The name alone: maps of another layout are opened in one directory and used from another.
+        let name = self.path.file_name().map_or_else(|| self.path.clone(), PathBuf::from);
+        result.map_err(|source| MapsError { action, path: name, source })
     }
 }
 

@@ -8,13 +8,14 @@ use std::{
 use overlay_tests::{
     cluster::{Backend, Cluster},
     node::{AgentCommand, Container, Node},
-    process::{output, wait_until},
+    process::wait_until,
     sandbox::{isolated, scratch},
     two_nodes::{settings, two},
 };
 
 use crate::{
-    restarts::LIMIT,
+    leaving::teardown,
+    restarts::{LIMIT, terminate},
     watch::{Traffic, USUAL, pass},
 };
 
@@ -37,8 +38,8 @@ fn beside(node: &Node, run_dir: PathBuf, datastore: &Path) -> (Node, Container) 
 }
 
 fn tear_down(node: &mut Node) {
-    assert!(node.stop_agent().unwrap().success());
-    output(node.overlay().arg("teardown").arg("--run-dir").arg(node.run_dir())).unwrap();
+    terminate(node);
+    teardown(node);
 }
 
 fn conntrack_is_liberal(node: &Node) -> bool {

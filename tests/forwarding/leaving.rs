@@ -24,14 +24,14 @@ fn brought_up(backend: Backend, arguments: &[&str]) -> (Cluster, Snapshot) {
 
 /// Fails unless the node is as it was, but for what the test and the harness keep in its run directory.
 #[track_caller]
-fn assert_nothing_left(node: &Node, before: &Snapshot, said: &str) {
+pub(crate) fn assert_nothing_left(node: &Node, before: &Snapshot, said: &str) {
     for file in ["agent.log", "subnet.env"] {
         fs::remove_file(node.run_dir().join(file)).unwrap();
     }
     before.assert_same(&Snapshot::of_node(node), said);
 }
 
-fn teardown(node: &Node) -> String {
+pub(crate) fn teardown(node: &Node) -> String {
     output(node.overlay().arg("teardown").arg("--run-dir").arg(node.run_dir())).unwrap()
 }
 

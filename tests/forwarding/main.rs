@@ -7,6 +7,8 @@ mod beside;
 #[cfg(test)]
 mod leaving;
 #[cfg(test)]
+mod others;
+#[cfg(test)]
 mod restarts;
 #[cfg(test)]
 mod upgrade;
