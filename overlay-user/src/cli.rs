@@ -74,6 +74,10 @@ pub enum Command {
     /// lease is lost, the datastore is silent for long, traffic cannot flow, a program is not attached. With `-o json` it prints
     /// one object: `problems` (each in words), `agent` (null: none answers), `node`, `peers`, `drops`, `interval`.
     Status(StatusArgs),
+    /// Show live rates of peers and containers, drops, and how much takes the fast path
+    ///
+    /// Needs a terminal of at least 80 columns and 24 lines to show everything. `h` explains the columns and lists the keys.
+    Top(TopArgs),
     /// Look into the maps that the programs read and write
     #[command(subcommand)]
     Map(MapCommand),
@@ -216,6 +220,17 @@ pub struct StatusArgs {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     pub output: Output,
+    /// Where the maps are, and the agent's socket
+    #[command(flatten)]
+    pub run_dir: RunDirArgs,
+}
+
+/// Options of `overlay top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Read the counters every so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub interval: u32,
     /// Where the maps are, and the agent's socket
     #[command(flatten)]
     pub run_dir: RunDirArgs,

@@ -14,7 +14,7 @@ use crate::{
     atomic_file, check,
     cli::{
         CheckArgs, ConfigCommand, DockerOptsArgs, LeaseCommand, MapCommand, OperatorArgs, Output, Protocol, StatusArgs,
-        TraceArgs,
+        TopArgs, TraceArgs,
     },
     datastore::{self, Datastore, DatastoreConfig},
     docker_opts,
@@ -22,7 +22,7 @@ use crate::{
     network::{ConfigChange, MAX_CONFIG, NetworkConfig},
     rundir::RunDir,
     status::Status,
-    trace,
+    top, trace,
 };
 
 /// `overlay status`. The exit code says whether something is wrong.
@@ -37,6 +37,14 @@ pub async fn status(args: StatusArgs) -> Result<ExitCode> {
         Output::Json => print(&serde_json::to_string_pretty(&status)?)?,
     }
     Ok(if status.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `overlay top`, until it is told to stop.
+///
+/// # Errors
+/// When there is no terminal, or no data path.
+pub async fn top(args: TopArgs) -> Result<()> {
+    top::run(&RunDir::new(&args.run_dir.run_dir), Duration::from_secs(args.interval.into())).await
 }
 
 /// `overlay map`.

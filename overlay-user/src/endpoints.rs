@@ -21,6 +21,7 @@
 //! from us: then its addresses are those that it had when its interface was last changed on the node's side.
 
 mod ask;
+mod counts;
 mod fact;
 mod interfaces;
 mod listener;
@@ -34,6 +35,7 @@ use std::{
 use ipnetwork::Ipv4Network;
 use tokio::sync::mpsc;
 
+pub use self::counts::{ContainerCounts, container_counts};
 use self::{
     ask::Asker,
     fact::Fact,

@@ -47,6 +47,7 @@ mod signals;
 pub mod status;
 pub mod subnet_file;
 pub mod sysctl;
+pub mod top;
 pub mod trace;
 pub mod underlay;
 pub mod watch;

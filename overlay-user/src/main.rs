@@ -37,6 +37,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Cni => Ok(cni::run()?),
         Command::Teardown(args) => agent::teardown(&RunDir::new(&args.run_dir)).await,
         Command::Status(args) => return commands::status(args).await,
+        Command::Top(args) => commands::top(args).await,
         Command::Map(command) => commands::map(command),
         Command::Config(command) => commands::config(command).await,
         Command::Lease(command) => commands::lease(command).await,

@@ -6,14 +6,14 @@ mod problems;
 mod sample;
 mod text;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{iter::Sum, net::Ipv4Addr, time::Duration};
 
 use anyhow::Result;
 use ipnetwork::Ipv4Network;
 use overlay_common::{Reason, Traffic};
 use serde::Serialize;
 
-use self::sample::Sample;
+pub(crate) use self::{sample::Sample, text::si};
 use crate::{
     agent::state::{self, AgentState},
     maps::LocalNodeMap,
@@ -113,10 +113,14 @@ impl Status {
     pub async fn read(run_dir: &RunDir, interval: Duration) -> Result<Self> {
         let before = Sample::read(run_dir)?;
         tokio::time::sleep(interval).await;
-        let after = Sample::read(run_dir)?;
+        Self::between(run_dir, &before, &Sample::read(run_dir)?).await
+    }
+
+    /// What is so now, with rates as they were from `before` until `after`.
+    pub(crate) async fn between(run_dir: &RunDir, before: &Sample, after: &Sample) -> Result<Self> {
         let agent = state::ask(&run_dir.socket()).await;
-        let node = NodeStatus::read(run_dir, after.containers)?;
-        let interval = after.since(&before).as_secs_f64();
+        let node = NodeStatus::read(run_dir, after.containers().count())?;
+        let interval = after.since(before).as_secs_f64();
         let peers = after.routes.iter().map(|(&subnet, route)| {
             let (old, new) = (before.traffic(subnet), after.traffic(subnet));
             let (total, rate) = (Counts::of(&new), Counts::of(&new).less(Counts::of(&old)).over(interval));
@@ -170,6 +174,12 @@ impl Counts {
         }
     }
 
+    /// How much of both directions took the fast path, in per cent; none where nothing was exchanged.
+    #[must_use]
+    pub fn fast_share(&self) -> Option<u64> {
+        (self.fast_packets * 100).checked_div(self.encap_packets + self.decap_packets)
+    }
+
     /// What was counted since `before`. A subnet that went and came back counts from 0 again.
     fn less(self, before: Self) -> Self {
         self.each(before, u64::saturating_sub)
@@ -190,8 +200,14 @@ impl Counts {
     }
 }
 
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, counts| sum.each(counts, |sum, count| sum + count))
+    }
+}
+
 /// Rounded up: what has happened once is no rate of nothing.
-fn per_second(count: u64, seconds: f64) -> u64 {
+pub(crate) fn per_second(count: u64, seconds: f64) -> u64 {
     (count as f64 / seconds.max(f64::EPSILON)).ceil() as u64
 }
 

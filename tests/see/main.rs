@@ -12,3 +12,7 @@ mod million;
 mod monitoring;
 #[cfg(test)]
 mod status;
+#[cfg(test)]
+mod terminal;
+#[cfg(test)]
+mod top;

@@ -11,6 +11,8 @@ use overlay_tests::{
 };
 use serde_json::Value;
 
+use crate::terminal::Terminal;
+
 /// What `overlay status WORDS` does on a node.
 pub(crate) fn status(node: &Node, words: &[&str]) -> Output {
     node.overlay().arg("status").args(words).arg("--run-dir").arg(node.run_dir()).output().unwrap()
@@ -69,6 +71,32 @@ fn a_dead_agent_and_a_detached_program_are_said_and_the_maps_are_shown_all_the_s
         fs::remove_file(link.unwrap()).unwrap();
         let (_, shown) = json(one);
         assert!(problems(&shown).iter().any(|problem| problem.contains("from_underlay is not attached")), "{shown}");
+    });
+}
+
+#[test]
+fn colour_is_for_terminals_whose_user_wants_it() {
+    on_two_nodes(&settings(Backend::Vxlan), |cluster| {
+        let terminal = Terminal::open(&cluster.nodes()[0]);
+        let shown = |command: &str| {
+            terminal.enter(&format!("clear; {command}; echo ended"));
+            let ended = || terminal.screen().lines().any(|line| line == "ended");
+            wait_until(command, 2 * LIMIT, ended).unwrap_or_else(|error| panic!("{error:#}: {}", terminal.screen()));
+            let screen = terminal.coloured();
+            assert!(screen.contains("nothing dropped"), "{screen}");
+            screen
+        };
+        let green = "\x1b[32m";
+        // tmux writes colours as short as it can, crossterm asks for that of its palette.
+        let coloured = shown("overlay status");
+        assert!(
+            coloured.contains(green) || coloured.contains("\x1b[92m") || coloured.contains("\x1b[38;5;10m"),
+            "{coloured:?}"
+        );
+        for plain in ["NO_COLOR=1 overlay status", "overlay status | cat"] {
+            let screen = shown(plain);
+            assert!(!screen.contains('\x1b'), "{plain}: {screen:?}");
+        }
     });
 }
 

@@ -6,7 +6,12 @@ use futures::{Stream, TryStreamExt as _};
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_core::DefaultNla,
-    packet_route::{AddressFamily, address::AddressAttribute, link::LinkAttribute, route::RouteProtocol},
+    packet_route::{
+        AddressFamily,
+        address::AddressAttribute,
+        link::{LinkAttribute, LinkMessage},
+        route::RouteProtocol,
+    },
 };
 
 use super::{EndpointsError, fact::Fact, interfaces::Inside};
@@ -31,8 +36,7 @@ impl Asker {
     /// All interfaces, addresses and host routes of the node.
     pub(super) async fn everything(&self) -> Result<Vec<Fact>, EndpointsError> {
         let mut facts = Vec::new();
-        let links = self.handle.link().get().execute();
-        facts.extend(all("interfaces", links).await?.iter().map(Fact::link));
+        facts.extend(self.links().await?.iter().map(Fact::link));
         let mut request = self.handle.address().get();
         request.message_mut().header.family = AddressFamily::Inet;
         let addresses = all("addresses", request.execute()).await?;
@@ -42,6 +46,11 @@ impl Asker {
         let routes = self.handle.route().get(request).execute();
         facts.extend(all("routes", routes).await?.iter().filter_map(|message| Fact::host_route(message, true)));
         Ok(facts)
+    }
+
+    /// All interfaces of the node, as the kernel tells of them.
+    pub(super) async fn links(&self) -> Result<Vec<LinkMessage>, EndpointsError> {
+        all("interfaces", self.handle.link().get().execute()).await
     }
 
     /// The node's interface with index `ifindex`.
@@ -54,11 +63,8 @@ impl Asker {
     /// The interface with index `ifindex` in `namespace`. None where there is none any more, and where the kernel does
     /// not tell us.
     pub(super) async fn inside(&self, namespace: i32, ifindex: u32) -> Result<Option<Inside>, EndpointsError> {
-        let mut request = self.handle.link().get().match_index(ifindex);
-        let target = DefaultNla::new(IFLA_TARGET_NETNSID, namespace.to_ne_bytes().to_vec());
-        request.message_mut().attributes.push(LinkAttribute::Other(target));
-        let links = answered(all("a container's interface", request.execute()).await)?;
-        let Some(Fact::Link(link)) = links.iter().flatten().next().map(Fact::link) else { return Ok(None) };
+        let link = self.link_inside(namespace, ifindex).await?;
+        let Some(Fact::Link(link)) = link.as_ref().map(Fact::link) else { return Ok(None) };
 
         let mut request = self.handle.address().get();
         let message = request.message_mut();
@@ -71,6 +77,19 @@ impl Asker {
             _ => None,
         });
         Ok(Some(Inside { mac: link.mac, addresses: addresses.collect() }))
+    }
+
+    /// The interface with index `ifindex` in `namespace`, as the kernel tells of it; none as with [`inside`](Self::inside).
+    pub(super) async fn link_inside(
+        &self,
+        namespace: i32,
+        ifindex: u32,
+    ) -> Result<Option<LinkMessage>, EndpointsError> {
+        let mut request = self.handle.link().get().match_index(ifindex);
+        let target = DefaultNla::new(IFLA_TARGET_NETNSID, namespace.to_ne_bytes().to_vec());
+        request.message_mut().attributes.push(LinkAttribute::Other(target));
+        let links = answered(all("a container's interface", request.execute()).await)?;
+        Ok(links.unwrap_or_default().into_iter().next())
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
 use ipnetwork::Ipv4Network;
-use overlay_common::{Reason, Route, Traffic};
+use overlay_common::{Endpoint, Reason, Route, Traffic};
 
 use crate::{
     maps::{Drops, EndpointsMap, LocalNodeMap, Routes},
@@ -14,31 +15,36 @@ use crate::{
 };
 
 /// The counters at one moment.
-pub(super) struct Sample {
+pub(crate) struct Sample {
     at: Instant,
     pub(super) routes: BTreeMap<Ipv4Network, Route>,
     traffic: BTreeMap<Ipv4Network, Traffic>,
     pub(super) drops: Vec<(Reason, u64)>,
-    pub(super) containers: usize,
+    endpoints: BTreeMap<Ipv4Addr, Endpoint>,
 }
 
 impl Sample {
-    pub(super) fn read(run_dir: &RunDir) -> anyhow::Result<Self> {
+    pub(crate) fn read(run_dir: &RunDir) -> anyhow::Result<Self> {
         let maps = run_dir.existing_maps()?;
         let routes = Routes::open(&maps, LocalNodeMap::open(&maps)?.get()?.subnet().1)?;
         let endpoints = EndpointsMap::open(&maps)?.all()?;
-        let containers = endpoints.values().filter(|endpoint| endpoint.ifindex() != 0).count();
         let drops = Drops::open(&maps)?.all()?;
-        Ok(Self { at: Instant::now(), traffic: routes.traffic()?, routes: routes.all()?, drops, containers })
+        Ok(Self { at: Instant::now(), traffic: routes.traffic()?, routes: routes.all()?, drops, endpoints })
     }
 
     /// How much later than `before` this is.
-    pub(super) fn since(&self, before: &Self) -> Duration {
+    pub(crate) fn since(&self, before: &Self) -> Duration {
         self.at - before.at
     }
 
     /// What was exchanged with a subnet so far.
     pub(super) fn traffic(&self, subnet: Ipv4Network) -> Traffic {
         self.traffic.get(&subnet).copied().unwrap_or_default()
+    }
+
+    /// Addresses of containers, and the indices of their veths on the node's side.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = (Ipv4Addr, u32)> {
+        let all = self.endpoints.iter().map(|(&address, endpoint)| (address, endpoint.ifindex()));
+        all.filter(|(_, veth)| *veth != 0)
     }
 }

@@ -43,10 +43,8 @@ impl Status {
         let mut table = plain();
         table.set_header(["PEER", "SUBNET", "STATE", "SENT", "BYTES", "B/S", "RECEIVED", "BYTES", "B/S", "FAST"]);
         for peer in &self.peers {
-            let Counts { encap_packets, encap_bytes, decap_packets, decap_bytes, fast_packets } = peer.total;
-            let fast = (fast_packets * 100)
-                .checked_div(encap_packets + decap_packets)
-                .map_or("-".to_owned(), |share| format!("{share}%"));
+            let Counts { encap_packets, encap_bytes, decap_packets, decap_bytes, .. } = peer.total;
+            let fast = peer.total.fast_share().map_or("-".to_owned(), |share| format!("{share}%"));
             let state = if peer.direct { format!("{}, direct", peer.state) } else { peer.state.to_owned() };
             let colour = if peer.state == "one-way" { Color::Yellow } else { Color::Reset };
             table.add_row([
@@ -106,7 +104,7 @@ fn plain() -> Table {
 }
 
 /// A number in few digits, with a prefix of the SI.
-fn si(number: u64) -> String {
+pub(crate) fn si(number: u64) -> String {
     let prefixes = [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M"), (1000, "k")];
     let prefix = prefixes.into_iter().find(|(from, _)| number >= *from);
     prefix.map_or_else(|| number.to_string(), |(from, prefix)| format!("{}{prefix}", number / from))

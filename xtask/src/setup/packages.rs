@@ -41,6 +41,7 @@ pub(super) const PACKAGES: &[Package] = &[
     package("iputils-ping", "tests: containers ping each other", "/usr/bin/ping"),
     package("curl", "tests: asks the agent as the operators' guide does", "/usr/bin/curl"),
     package("ethtool", "tests: switches offloads of veths", "/usr/sbin/ethtool"),
+    package("tmux", "tests: a terminal for `overlay top`", "/usr/bin/tmux"),
     package("tcpdump", "tests: captures what crosses the underlay", "/usr/bin/tcpdump"),
     package("tshark", "tests: Wireshark judges the packets we send", "/usr/bin/tshark"),
     package("nftables", "masquerading, and tests that filter packets", "/usr/sbin/nft"),
