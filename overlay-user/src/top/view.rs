@@ -24,6 +24,10 @@ const KEYS: &str = "s sort by the next column  r reverse  p pause  h help  q qui
 
 /// Draws everything.
 pub(super) fn draw(model: &Model, frame: &mut Frame<'_>) {
+    // Some widgets index cells without asking whether there are any.
+    if frame.area().is_empty() {
+        return;
+    }
     let Some(status) = &model.status else {
         frame.render_widget("measuring rates ...", frame.area());
         return;
