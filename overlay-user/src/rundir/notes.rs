@@ -10,10 +10,6 @@ impl RunDir {
     /// # Errors
     /// When the file cannot be written.
     pub fn record_device(&self, name: &str) -> Result<(), RunDirError> {
-        if self.device().as_deref() == Some(name) {
-            // Written again, the note would be empty for a moment, and the device of a node whose agent is killed then nobody's.
-            return Ok(());
-        }
         let path = self.device_file();
         private::write_note(&path, name).map_err(|source| RunDirError::Create { path, source })
     }

@@ -17,8 +17,12 @@ pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Writes a note for whoever comes after this process.
+/// Writes a note for whoever comes after this process, unless it is there: written again, it would be empty for a moment,
+/// and forgotten if this process is killed then.
 pub(crate) fn write_note(path: &Path, text: &str) -> io::Result<()> {
+    if read_note(path).as_deref() == Some(text) {
+        return Ok(());
+    }
     OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)?.write_all(text.as_bytes())
 }
 
