@@ -1,10 +1,13 @@
 //! [`Again`]: the object once more, with what the attached programs were loaded with.
 
+use std::borrow::Borrow;
+
 use aya::{
     Ebpf, EbpfLoader,
+    maps::{MapData, RingBuf},
     programs::{ProgramError, SchedClassifier, Xdp},
 };
-use overlay_common::{Encapsulation, Program, Selection};
+use overlay_common::{Encapsulation, Event, Program, Selection};
 
 use super::{Attached, LOG_OFF, LoadError, OBJECT, attached};
 use crate::rundir::RunDir;
@@ -72,6 +75,15 @@ fn compare(ebpf: &Ebpf, attached: &Attached) -> Result<(), LoadError> {
     } else {
         Err(LoadError::OtherBuild { program: attached.program.name() })
     }
+}
+
+/// What programs have told and nobody has read yet.
+pub(super) fn events_in<T: Borrow<MapData>>(ring: &mut RingBuf<T>) -> Vec<Event> {
+    let mut events = Vec::new();
+    while let Some(item) = ring.next() {
+        events.extend(Event::from_bytes(&item));
+    }
+    events
 }
 
 /// What the kernel tells of a program that is loaded.

@@ -11,7 +11,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     LoadError,
-    again::{Again, info},
+    again::{Again, events_in, info},
     attach::linked_program,
     attached::{Attached, attached, query},
     exchange::Exchange,
@@ -114,12 +114,12 @@ impl Live {
     pub async fn wait(&mut self) -> Result<Vec<Event>, LoadError> {
         let mut readable = self.events.readable_mut().await.map_err(LoadError::Log)?;
         readable.clear_ready();
-        Ok(read(readable.get_inner_mut()))
+        Ok(events_in(readable.get_inner_mut()))
     }
 
     /// The events that are there now.
     pub fn events(&mut self) -> Vec<Event> {
-        read(self.events.get_mut())
+        events_in(self.events.get_mut())
     }
 
     /// What was not told so far.
@@ -134,14 +134,6 @@ impl Live {
         };
         Ok(paces.iter().fold(LeftOut::default(), add))
     }
-}
-
-fn read(ring: &mut RingBuf<MapData>) -> Vec<Event> {
-    let mut events = Vec::new();
-    while let Some(item) = ring.next() {
-        events.extend(Event::from_bytes(&item));
-    }
-    events
 }
 
 /// What is attached, once nothing that tells what it does is.

@@ -9,7 +9,11 @@ use aya::{
 };
 use overlay_common::{Encapsulation, Event, Flow, FlowKey, Program, Selection};
 
-use super::{Attached, LoadError, again::Again, attached::query};
+use super::{
+    Attached, LoadError,
+    again::{Again, events_in},
+    attached::query,
+};
 use crate::rundir::RunDir;
 
 /// The maps that the programs only read: they are the live ones. What the programs write is their own here, so that
@@ -94,12 +98,7 @@ impl Tracer {
 
     fn events(&mut self) -> Result<Vec<Event>, LoadError> {
         let map = self.ebpf.map_mut("EVENTS").ok_or_else(|| LoadError::Query("no map EVENTS".to_owned()))?;
-        let mut ring = RingBuf::try_from(map).map_err(query)?;
-        let mut events = Vec::new();
-        while let Some(item) = ring.next() {
-            events.extend(Event::from_bytes(&item));
-        }
-        Ok(events)
+        Ok(events_in(&mut RingBuf::try_from(map).map_err(query)?))
     }
 }
 
