@@ -7,6 +7,7 @@
 //! ```
 
 mod capture;
+mod captured;
 mod guard;
 mod journey;
 mod kernel;
@@ -23,7 +24,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 pub use self::guard::guard;
-use self::{journey::Journey, kernel::Kernel, packet::Packet, place::Place};
+use self::{captured::Captured, journey::Journey, kernel::Kernel, packet::Packet, place::Place};
 pub(crate) use self::{
     live::{Flow, live},
     packet::Wanted,
@@ -54,18 +55,16 @@ pub(crate) async fn captured(run_dir: &RunDir, file: &Path, interface: Option<&s
     let frame = capture::frame(file)?;
     let what = || format!("trace the packet in {}", file.display());
     let mut journey = journey(run_dir)?;
+    let captured = Captured::new(frame, &journey.node, journey.kind);
     let place = match interface {
         Some(interface) => Place::on(interface, &journey),
-        None => Place::guess(&frame, &journey),
+        None => Place::guess(&captured, &journey),
     };
     let place = place.with_context(what)?;
-    let packet = Packet::in_frame(&frame);
-    let tunnelled = packet.as_ref().and_then(|packet| packet.in_tunnel(&journey.node, journey.kind));
-    let carried = tunnelled.as_ref().map_or(packet.as_ref(), |tunnelled| tunnelled.packet.as_ref());
-    if let Some(carried) = carried {
+    if let Some(carried) = captured.carried() {
         journey.remember(carried, &run_dir.maps())?;
     }
-    journey.of_frame(&place, &frame, tunnelled.as_ref()).await.with_context(what)
+    journey.of_captured(&place, &captured).await.with_context(what)
 }
 
 /// All that a journey needs, read now.

@@ -7,6 +7,7 @@ use ipnetwork::Ipv4Network;
 use overlay_common::{Encapsulation, Endpoint, Event, LocalNode, Program, Reason, Route, Step};
 
 use super::{
+    captured::Captured,
     kernel::Kernel,
     outer::Outer,
     packet::{Packet, Tunnelled},
@@ -55,26 +56,18 @@ impl Journey {
         self.leave_node(report, packet).await
     }
 
-    /// A captured frame, at the place where it was captured. `tunnelled` is what it carries, if it is a tunnel packet.
+    /// A captured frame, at the place where it was captured.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(super) async fn of_frame(
-        mut self,
-        place: &Place,
-        frame: &[u8],
-        tunnelled: Option<&Tunnelled>,
-    ) -> Result<Report> {
-        let packet = Packet::in_frame(frame);
-        let carried = tunnelled.map_or(packet.as_ref(), |tunnelled| tunnelled.packet.as_ref());
-        let described = carried.or(packet.as_ref()).map(Packet::describe);
-        let what = described.unwrap_or_else(|| format!("frame of {} bytes, no whole IPv4 packet in it", frame.len()));
-        let report = Report::new(what);
+    pub(super) async fn of_captured(mut self, place: &Place, captured: &Captured) -> Result<Report> {
+        let report = Report::new(captured.describe());
+        let Captured { frame, packet, tunnelled } = captured;
         match place {
             Place::Container(index) => self.leave_container(report, packet.as_ref(), frame, *index).await,
             Place::Overlay => self.encapsulate(report, frame).await,
-            Place::Underlay => self.arrive(report, carried, frame).await,
-            Place::Elsewhere(index) => self.come_in_elsewhere(report, tunnelled, *index),
+            Place::Underlay => self.arrive(report, captured.carried(), frame).await,
+            Place::Elsewhere(index) => self.come_in_elsewhere(report, tunnelled.as_ref(), *index),
             Place::MadeUp(packet) => self.of(packet).await,
         }
     }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::net::if_::if_nametoindex;
 use overlay_common::{Endpoint, Program};
 
-use super::{journey::Journey, packet::Packet};
+use super::{captured::Captured, journey::Journey, packet::Packet};
 
 /// Where a frame is given to the first program.
 #[derive(Debug)]
@@ -44,26 +44,22 @@ impl Place {
     ///
     /// # Errors
     /// When they tell of none.
-    pub(super) fn guess(frame: &[u8], journey: &Journey) -> Result<Self> {
-        let packet = Packet::in_frame(frame);
-        let node = journey.node.vtep().address;
-        if let Some(packet) = &packet
-            && let Some(tunnelled) = packet.in_tunnel(&journey.node, journey.kind)
-        {
+    pub(super) fn guess(captured: &Captured, journey: &Journey) -> Result<Self> {
+        let Captured { frame, packet, tunnelled } = captured;
+        if let (Some(packet), Some(tunnelled)) = (packet, tunnelled) {
             // What this node has sent is sent once more.
-            return Ok(match tunnelled.packet {
-                Some(inner) if packet.source() == node => Self::MadeUp(inner),
+            return Ok(match &tunnelled.packet {
+                Some(inner) if packet.source() == journey.node.vtep().address => Self::MadeUp(inner.clone()),
                 _ => Self::Underlay,
             });
         }
-        let source = |frame: &[u8]| frame.get(6..).and_then(<[u8]>::first_chunk::<6>).copied();
-        let mac = source(frame).filter(|mac| *mac != [0; 6]);
-        let by_mac = journey.endpoints.values().find(|endpoint| mac == Some(endpoint.mac()));
+        let mac = frame.get(6..).and_then(<[u8]>::first_chunk::<6>).filter(|mac| **mac != [0; 6]);
+        let by_mac = journey.endpoints.values().find(|endpoint| mac == Some(&endpoint.mac()));
         let by_address = packet.as_ref().and_then(|packet| journey.endpoints.get(&packet.source()));
         let veth = by_mac.or(by_address).map(Endpoint::ifindex).filter(|index| *index != 0);
         match (veth, packet) {
             (Some(veth), _) => Ok(Self::Container(veth)),
-            (None, Some(packet)) => Ok(Self::MadeUp(packet)),
+            (None, Some(packet)) => Ok(Self::MadeUp(packet.clone())),
             (None, None) => bail!(
                 "its MAC address is no container's here, and it holds no whole IPv4 packet; say with --on where it was \
                  captured"
