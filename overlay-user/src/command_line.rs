@@ -7,8 +7,8 @@ use std::{
     os::unix::fs::FileExt as _,
 };
 
-/// The options whose values are passwords.
-const PASSWORDS: [&[u8]; 1] = [b"etcd-password"];
+/// The option whose value is a password.
+const PASSWORD: &[u8] = b"etcd-password";
 
 /// Overwrites the passwords that this process was given as arguments, in the memory that the kernel shows as
 /// `/proc/PID/cmdline`. Copies that were made of the arguments before are left alone: make one first.
@@ -35,8 +35,7 @@ fn passwords(cmdline: &[u8]) -> Vec<Range<usize>> {
     let (mut start, mut awaited) = (0, false);
     for argument in cmdline.split(|&byte| byte == 0) {
         let end = start + argument.len();
-        let option = option(argument);
-        match option.and_then(|option| PASSWORDS.iter().find_map(|name| option.strip_prefix(*name))) {
+        match option(argument).and_then(|option| option.strip_prefix(PASSWORD)) {
             _ if awaited => {
                 found.push(start..end);
                 awaited = false;
