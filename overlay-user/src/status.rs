@@ -13,7 +13,10 @@ use ipnetwork::Ipv4Network;
 use overlay_common::{Reason, Traffic};
 use serde::Serialize;
 
-pub(crate) use self::{sample::Sample, text::si};
+pub(crate) use self::{
+    sample::Sample,
+    text::{percent, si},
+};
 use crate::{
     agent::state::{self, AgentState},
     maps::LocalNodeMap,

@@ -44,7 +44,7 @@ impl Status {
         table.set_header(["PEER", "SUBNET", "STATE", "SENT", "BYTES", "B/S", "RECEIVED", "BYTES", "B/S", "FAST"]);
         for peer in &self.peers {
             let Counts { encap_packets, encap_bytes, decap_packets, decap_bytes, .. } = peer.total;
-            let fast = peer.total.fast_share().map_or("-".to_owned(), |share| format!("{share}%"));
+            let fast = percent(peer.total.fast_share());
             let state = if peer.direct { format!("{}, direct", peer.state) } else { peer.state.to_owned() };
             let colour = if peer.state == "one-way" { Color::Yellow } else { Color::Reset };
             table.add_row([
@@ -101,6 +101,11 @@ fn plain() -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table
+}
+
+/// A share in per cent; a dash where there is none.
+pub(crate) fn percent(share: Option<u64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{share}%"))
 }
 
 /// A number in few digits, with a prefix of the SI.

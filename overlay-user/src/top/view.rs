@@ -11,12 +11,12 @@ use ratatui::{
 };
 
 use super::model::{Column, Model, Row, Trend};
-use crate::status::{Status, si};
+use crate::status::{Status, percent, si};
 
 /// Widths of the columns; the last is for the sparkline. With a space between any two they take 80.
 const WIDTHS: [u16; 7] = [18, 15, 8, 8, 9, 4, 12];
-/// All but the sparkline, which is left out where there is no room for it.
-const WIDTHS_WITHOUT_TREND: u16 = 67;
+/// All but the sparkline, which is left out where there is no room for it; with the five spaces.
+const WIDTHS_WITHOUT_TREND: u16 = WIDTHS[0] + WIDTHS[1] + WIDTHS[2] + WIDTHS[3] + WIDTHS[4] + WIDTHS[5] + 5;
 /// As many reasons for drops have a line; of more, those with the highest rate.
 const DROPS: usize = 4;
 
@@ -87,7 +87,7 @@ fn heading<'a>(model: &Model, status: &Status) -> Line<'a> {
 fn draw_totals(model: &Model, status: &Status, frame: &mut Frame<'_>, area: Rect) {
     let total = &model.total;
     let dropped: u64 = status.drops.iter().map(|drops| drops.rate).sum();
-    let fast = share(total.fast_share());
+    let fast = percent(total.fast_share());
     let (sent, received) = (si(total.encap_bytes), si(total.decap_bytes));
     let text = format!("sent {sent} B/s  received {received} B/s  fast path {fast}  dropped {}/s  ", si(dropped));
     let [words, trend] = Layout::horizontal([Constraint::Length(lines(text.len())), Constraint::Fill(1)]).areas(area);
@@ -99,7 +99,7 @@ fn draw_totals(model: &Model, status: &Status, frame: &mut Frame<'_>, area: Rect
 fn draw_rows(model: &Model, frame: &mut Frame<'_>, area: Rect, [name, beside]: [&'static str; 2], rows: &[&Row]) {
     let room = usize::from(area.height.saturating_sub(1));
     let (shown, left) = if rows.len() > room { (room.saturating_sub(1), true) } else { (rows.len(), false) };
-    let trend = area.width >= WIDTHS.iter().sum::<u16>() + 6;
+    let trend = area.width > WIDTHS_WITHOUT_TREND + WIDTHS[6];
     let widths = if trend { &WIDTHS[..] } else { &WIDTHS[..6] };
     let mut cells: Vec<TableRow<'_>> = rows[..shown].iter().map(|row| cells(row)).collect();
     if left && room > 0 {
@@ -121,35 +121,33 @@ fn titles<'a>(model: &Model, name: &'a str, beside: &'a str) -> TableRow<'a> {
         true => format!("{text}{mark}"),
         false => text.to_owned(),
     };
-    let right = |text: &str, column, width: u16| format!("{:>width$}", title(text, column), width = usize::from(width));
     TableRow::new([
         title(name, Column::Name),
         beside.to_owned(),
-        right("SENT", Column::Sent, WIDTHS[2]),
-        right("RECVD", Column::Received, WIDTHS[3]),
-        right("PACKETS", Column::Packets, WIDTHS[4]),
-        right("FAST", Column::Fast, WIDTHS[5]),
+        right(&title("SENT", Column::Sent), WIDTHS[2]),
+        right(&title("RECVD", Column::Received), WIDTHS[3]),
+        right(&title("PACKETS", Column::Packets), WIDTHS[4]),
+        right(&title("FAST", Column::Fast), WIDTHS[5]),
         "B/S".to_owned(),
     ])
     .style(Style::new().reversed())
 }
 
 fn cells(row: &Row) -> TableRow<'static> {
-    let right = |text: String, width: u16| format!("{text:>width$}", width = usize::from(width));
-    let fast = share(row.fast);
     let cells = TableRow::new([
         row.name.clone(),
         row.beside.clone(),
-        right(si(row.sent_bytes), WIDTHS[2]),
-        right(si(row.received_bytes), WIDTHS[3]),
-        right(si(row.packets), WIDTHS[4]),
-        right(fast, WIDTHS[5]),
+        right(&si(row.sent_bytes), WIDTHS[2]),
+        right(&si(row.received_bytes), WIDTHS[3]),
+        right(&si(row.packets), WIDTHS[4]),
+        right(&percent(row.fast), WIDTHS[5]),
     ]);
     if row.one_way { cells.fg(Color::Yellow) } else { cells }
 }
 
-fn share(share: Option<u64>) -> String {
-    share.map_or_else(|| "-".to_owned(), |share| format!("{share}%"))
+/// The text at the right end of a cell.
+fn right(text: &str, width: u16) -> String {
+    format!("{text:>width$}", width = usize::from(width))
 }
 
 /// The newest rate is at the right end.

@@ -8,7 +8,8 @@ use ratatui::{
 };
 
 const HELP: &str = "\
-SENT, RECVD   bytes a second, of inner packets
+SENT, RECVD   bytes a second: to and from peers, of inner packets;
+              of a container all, also what stays on the node
 PACKETS       packets a second, both ways
 FAST          of those, per cent that took the fast path
 B/S           bytes a second of the past, the newest at the right
