@@ -1,13 +1,10 @@
 //! Two overlays on the same nodes: both carry traffic, and one goes without the other noticing.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use overlay_tests::{
     cluster::{Backend, Cluster},
-    node::{AgentCommand, Container, Node},
+    node::{Container, Node},
     process::wait_until,
     sandbox::{isolated, scratch},
     two_nodes::{settings, two},
@@ -22,16 +19,9 @@ use crate::{
 const OTHER_NETWORK: &str = r#"{"Network":"10.2.0.0/16","Backend":{"Type":"vxlan","VNI":2,"Port":8473}}"#;
 const LIBERAL: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
 
-/// Brings up another overlay's agent on `node`, with a run directory of its own, and leases in `datastore`; and a container
-/// on a bridge of its own.
-fn beside(node: &Node, run_dir: PathBuf, datastore: &Path) -> (Node, Container) {
-    let program = PathBuf::from(node.overlay().get_program());
-    let arguments = vec![format!("--datastore=file:{}", datastore.display())];
-    let agent = AgentCommand { program, arguments };
-    let name = format!("{}'s other overlay", node.name());
-    let mut other = Node::new(&name, node.netns().clone(), node.address(), run_dir, agent).unwrap();
-    other.start_agent().unwrap();
-    other.wait_ready().unwrap();
+/// Brings up another overlay on `node`, with leases in `datastore`, and a container on a bridge of its own.
+fn beside(node: &Node, datastore: &Path) -> (Node, Container) {
+    let other = node.start_beside(scratch().join(format!("other-{}", node.name())), datastore, &[]).unwrap();
     let container = Container::on_bridge_of(other.netns(), other.subnet(), "other", "other-c").unwrap();
     other.wait_endpoint(container.address).unwrap();
     (other, container)
@@ -53,8 +43,7 @@ fn two_overlays_talk_side_by_side_and_no_packet_is_lost_when_one_is_torn_down() 
         let datastore = scratch().join("other");
         fs::create_dir_all(&datastore).unwrap();
         fs::write(datastore.join("config"), OTHER_NETWORK).unwrap();
-        let [(mut one, here), (mut another, there)] =
-            two(&cluster).map(|node| beside(node, scratch().join(format!("other-{}", node.name())), &datastore));
+        let [(mut one, here), (mut another, there)] = two(&cluster).map(|node| beside(node, &datastore));
         let stays = Traffic::between(two(&cluster).map(Node::container));
         let goes = Traffic::between([&here, &there]);
         pass(USUAL);

@@ -1,16 +1,14 @@
 //! Kernels without tcx: programs are filters under clsact. `--clsact` takes that way on any kernel.
 
-use std::{fs, path::Path, time::Duration};
+use std::fs;
 
 use overlay_tests::{
     cluster::{Backend, Cluster, Settings},
     node::Node,
-    process::{Process, output, wait_until},
+    process::output,
     sandbox::isolated,
     traffic::ping,
 };
-
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Disciplines and filters of the node's underlay interface, as tc shows them.
 fn traffic_control(node: &Node) -> String {
@@ -29,8 +27,8 @@ fn tc(node: &Node, arguments: &str) {
     output(node.netns().command("tc").args(arguments.split(' '))).unwrap();
 }
 
-fn tear_down(node: &Node, run_dir: &Path) {
-    output(node.overlay().arg("teardown").arg("--run-dir").arg(run_dir)).unwrap();
+fn tear_down(node: &Node) {
+    output(node.overlay().arg("teardown").arg("--run-dir").arg(node.run_dir())).unwrap();
 }
 
 #[track_caller]
@@ -81,7 +79,7 @@ fn with_clsact_teardown_leaves_what_others_have_and_nothing_of_ours_also_after_a
             fs::remove_file(entry.unwrap().path()).unwrap();
         }
         for (node, before) in cluster.nodes().iter().zip(&before) {
-            tear_down(node, node.run_dir());
+            tear_down(node);
             assert_eq!(&traffic_control(node), before, "{}", node.name());
         }
     });
@@ -93,20 +91,14 @@ fn with_clsact_two_overlays_share_an_underlay_interface() {
         let cluster = Cluster::start(&settings(Backend::Vxlan)).unwrap();
         let node = &cluster.nodes()[0];
         let other = cluster.directory().join("other");
-        let (run_dir, subnet_file) = (other.join("run"), other.join("subnet.env"));
         fs::create_dir_all(other.join("leases")).unwrap();
         let config = r#"{"Network":"10.99.0.0/16","Backend":{"Type":"vxlan","VNI":99,"Port":8473}}"#;
         fs::write(other.join("leases/config"), config).unwrap();
-        let mut second = node.overlay();
-        second.args(["agent", "--clsact", "--iface", "eth0", "--datastore"]);
-        second.arg(format!("file:{}", other.join("leases").display()));
-        second.arg("--run-dir").arg(&run_dir).arg("--subnet-file").arg(&subnet_file);
-        let mut second = Process::spawn("the second agent", second, &other.join("agent.log")).unwrap();
-        wait_until("the second overlay", LIMIT, || subnet_file.exists()).unwrap();
+        let mut second = node.start_beside(other.join("run"), &other.join("leases"), &["--clsact"]).unwrap();
         assert_eq!(filters(node), 2, "{}", traffic_control(node));
         assert_talk(&cluster);
-        second.kill().unwrap();
-        tear_down(node, &run_dir);
+        second.agent().kill().unwrap();
+        tear_down(&second);
         assert_eq!(filters(node), 1, "{}", traffic_control(node));
         assert_talk(&cluster);
     });

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use anyhow::{Context, Result};
 use aya::{
     maps::MapInfo,
-    programs::{loaded_links, loaded_programs},
+    programs::{ProgramInfo, loaded_links, loaded_programs},
 };
 
 /// Where the agent pins its maps, below its run directory.
@@ -32,17 +32,23 @@ impl KernelObjects {
     pub fn of(run_dir: &Path) -> Result<Self> {
         let pinned = pinned_maps(run_dir)?;
         let (mut programs, mut maps) = (BTreeSet::new(), pinned.clone());
-        // What is gone between listing and asking is nobody's any more.
-        for program in loaded_programs().flatten() {
-            let used = program.map_ids().ok().flatten().unwrap_or_default();
-            if used.iter().any(|map| pinned.contains(map)) {
-                programs.insert(program.id());
-                maps.extend(used);
-            }
+        for (program, used) in programs_over(&pinned) {
+            programs.insert(program.id());
+            maps.extend(used);
         }
         let links = loaded_links().flatten().filter(|link| programs.contains(&link.program_id())).map(|link| link.id());
         Ok(Self { links: links.collect(), programs, maps })
     }
+}
+
+/// The programs that use one of `maps`, and all the maps that each uses.
+pub fn programs_over(maps: &BTreeSet<u32>) -> impl Iterator<Item = (ProgramInfo, Vec<u32>)> {
+    // What is gone between listing and asking is nobody's any more.
+    let programs = loaded_programs().flatten().map(|program| {
+        let used = program.map_ids().ok().flatten().unwrap_or_default();
+        (program, used)
+    });
+    programs.filter(|(_, used)| used.iter().any(|map| maps.contains(map)))
 }
 
 /// The maps that are pinned in this run directory, which no other node's programs use.

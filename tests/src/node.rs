@@ -71,6 +71,23 @@ impl Node {
         Ok(Self { name, netns, address, run_dir, agent, process: None, before: None, subnet: None, container: None })
     }
 
+    /// Starts the agent of another overlay on this node, over leases in the directory `datastore`, and waits until it is
+    /// ready. `arguments` are others of its.
+    ///
+    /// # Errors
+    ///
+    /// When it does not become ready.
+    pub fn start_beside(&self, run_dir: PathBuf, datastore: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        arguments.push(format!("--datastore=file:{}", datastore.display()));
+        let agent = AgentCommand { program: self.agent.program.clone(), arguments };
+        let name = format!("{}'s other overlay", self.name);
+        let mut other = Self::new(&name, self.netns.clone(), self.address, run_dir, agent)?;
+        other.start_agent()?;
+        other.wait_ready()?;
+        Ok(other)
+    }
+
     /// The node's name, for people.
     #[must_use]
     pub fn name(&self) -> &str {

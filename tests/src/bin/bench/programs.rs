@@ -1,10 +1,13 @@
 //! What our programs take for a packet of real traffic, as the kernel counts it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
-use aya::{programs::loaded_programs, sys};
-use overlay_tests::kernel_objects::pinned_maps;
+use aya::sys;
+use overlay_tests::kernel_objects::{pinned_maps, programs_over};
 
 use crate::{
     bed::Bed,
@@ -49,14 +52,13 @@ pub(crate) fn measure(duration: Duration) -> Result<Vec<ProgramTime>> {
 
 /// The counts of the bed's programs by name, both nodes together.
 fn counts(bed: &Bed) -> Result<BTreeMap<String, Counts>> {
-    let maps = bed.agents.iter().map(|node| pinned_maps(node.run_dir())).collect::<Result<Vec<_>>>()?;
-    let is_ours = |map: &u32| maps.iter().any(|maps| maps.contains(map));
+    let mut maps = BTreeSet::new();
+    for node in &bed.agents {
+        maps.extend(pinned_maps(node.run_dir())?);
+    }
     let mut counts = BTreeMap::<String, Counts>::new();
-    for program in loaded_programs() {
-        // A program that is gone between listing and asking is nobody's we know.
-        let Ok(program) = program else { continue };
-        let used = program.map_ids().ok().flatten().unwrap_or_default();
-        if let Some(name) = program.name_as_str().filter(|_| used.iter().any(is_ours)) {
+    for (program, _) in programs_over(&maps) {
+        if let Some(name) = program.name_as_str() {
             let count = counts.entry(name.to_owned()).or_default();
             count.0 += program.run_count();
             count.1 += program.run_time().as_nanos();
