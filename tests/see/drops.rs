@@ -2,17 +2,20 @@
 
 use overlay_common::Reason;
 use overlay_tests::{
-    cluster::Backend,
     process::wait_until,
     provoke::Stage,
-    two_nodes::{LIMIT, on_two_nodes, settings},
+    two_nodes::{LIMIT, on_two_nodes},
 };
 
-use crate::{maps::rows, status};
+use crate::{
+    maps::rows,
+    metrics::{Scrape, scraped},
+    status,
+};
 
 #[test]
-fn every_reason_is_found_in_words_in_status_and_in_the_dump_of_drops() {
-    on_two_nodes(&settings(Backend::Vxlan), |cluster| {
+fn every_reason_is_found_in_words_in_status_in_the_dump_of_drops_and_in_metrics() {
+    on_two_nodes(&scraped(), |cluster| {
         let stage = Stage::new(cluster).unwrap();
         let node = stage.victim();
         let counted = || node.counters().drops().unwrap();
@@ -26,6 +29,7 @@ fn every_reason_is_found_in_words_in_status_and_in_the_dump_of_drops() {
         let dumped = rows(node, &["dump", "DROPS"]);
         let (_, shown) = status::json(node);
         let text = String::from_utf8(status::status(node, &[]).stdout).unwrap();
+        let scrape = Scrape::of(node);
         for reason in Reason::ALL {
             let name = format!("{reason:?}");
             for rows in [&dumped, shown["drops"].as_array().unwrap()] {
@@ -38,6 +42,7 @@ fn every_reason_is_found_in_words_in_status_and_in_the_dump_of_drops() {
                 text.contains(&name) && text.contains(reason.text()) && text.contains(reason.advice().hint),
                 "{text}"
             );
+            assert!(scrape.drops(reason) > 0.0, "{reason:?}: {}", scrape.text());
         }
     });
 }

@@ -34,6 +34,13 @@ impl Scrape {
         &self.0
     }
 
+    /// How many packets were dropped for `reason`, whose sample says that in words.
+    #[track_caller]
+    pub(crate) fn drops(&self, reason: Reason) -> f64 {
+        let words = format!("words=\"{}\"", reason.text());
+        self.value("overlay_drops_total", &[&format!("reason=\"{reason:?}\""), &words])
+    }
+
     /// The value of the one sample whose name is `name` and that has all of `labels`.
     #[track_caller]
     fn value(&self, name: &str, labels: &[&str]) -> f64 {
@@ -95,11 +102,9 @@ fn counts_are_those_of_the_maps() {
         for reason in Reason::ALL {
             let counted = one.counters().drops().unwrap();
             let counted = counted.iter().find(|(of, _)| *of == reason).map_or(0, |(_, count)| *count);
-            let words = format!("words=\"{}\"", reason.text());
-            let sample = scrape.value("overlay_drops_total", &[&format!("reason=\"{reason:?}\""), &words]);
-            assert_eq!(sample, counted as f64, "{reason:?}");
+            assert_eq!(scrape.drops(reason), counted as f64, "{reason:?}");
         }
-        assert!(scrape.value("overlay_drops_total", &["NoRoute"]) > 0.0);
+        assert!(scrape.drops(Reason::NoRoute) > 0.0);
         for (map, entries) in
             [("ROUTES", 1), ("NODES", 1), ("TRAFFIC", 1), ("FLOWS", one.counters().flows().unwrap().len())]
         {
