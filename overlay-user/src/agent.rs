@@ -2,6 +2,7 @@
 
 mod device;
 mod network;
+mod rules;
 mod start;
 pub mod state;
 mod summary;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
 use self::{
     device::Device,
+    rules::Rules,
     state::{Choice, StateHandle},
 };
 use crate::{
@@ -60,9 +62,14 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     if !config.without_effect.is_empty() {
         tracing::info!(flags = config.without_effect.join(" "), "flags of flanneld's that have no effect here");
     }
+    let mut rules = Rules::default();
     let started = tokio::select! {
-        started = Agent::start(&config, &handle, health, state, &metrics) => started.map(Some),
+        started = Agent::start(&config, &handle, health, state, &metrics, &mut rules) => started.map(Some),
         () = signals.recv() => Ok(None),
+    };
+    let mut take_down = async || {
+        rules.end().await;
+        node::take_down(&handle, &config.run_dir).await
     };
     let outcome = match started {
         Ok(Some(agent)) => {
@@ -70,7 +77,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
             let outcome = agent.serve(&mut signals).await;
             notify(NotifyState::Stopping);
             if config.teardown_on_exit {
-                node::take_down(&handle, &config.run_dir).await?;
+                take_down().await?;
                 tracing::info!("stopped; nothing is left on this node");
             } else {
                 tracing::info!("stopped; the data path goes on forwarding until `overlay teardown`");
@@ -79,7 +86,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
         }
         // What an earlier agent has left goes on forwarding; what this one has begun goes.
         unfinished if had_data_path => unfinished.map(drop),
-        unfinished => node::take_down(&handle, &config.run_dir).await.and(unfinished.map(drop)),
+        unfinished => take_down().await.and(unfinished.map(drop)),
     };
     drop(lock);
     outcome

@@ -15,7 +15,6 @@ mod monitor;
 mod nat;
 mod native;
 
-use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
@@ -140,12 +139,12 @@ impl TrafficRules {
         Ok(true)
     }
 
-    /// Puts the rules in place and puts back, for ever, what others take away. Runs until dropped.
+    /// Puts the rules in place and puts back what others take away, until `ended`. Then no `nft` of ours runs any more.
     ///
     /// # Errors
     /// [`RulesError::Monitor`] when the kernel's notices cannot be had. Rules that cannot be restored are reported
     /// in the log and tried again at the next notice.
-    pub async fn keep(&mut self) -> Result<Infallible, RulesError> {
+    pub async fn keep(&mut self, mut ended: impl Future + Unpin) -> Result<(), RulesError> {
         let mut monitor = Monitor::new(&self.config.name)?;
         loop {
             // Before the first notice too: something may have changed before there was somebody to listen.
@@ -159,7 +158,10 @@ impl TrafficRules {
                     tracing::warn!(%error, cause, "rules not put in place");
                 }
             }
-            wait_for_change(&mut monitor).await?;
+            tokio::select! {
+                _ = &mut ended => return Ok(()),
+                changed = wait_for_change(&mut monitor) => changed?,
+            }
         }
     }
 }

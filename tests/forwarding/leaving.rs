@@ -1,6 +1,9 @@
 //! What an agent leaves behind when it goes, and what teardown makes of it.
 
-use std::fs;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+};
 
 use overlay_tests::{
     cluster::{Backend, Cluster, Settings},
@@ -14,9 +17,15 @@ use overlay_tests::{
 
 /// A node with an agent that masquerades and has `arguments`, and what the node was before.
 fn brought_up(backend: Backend, arguments: &[&str]) -> (Cluster, Snapshot) {
+    brought_up_by(backend, arguments, |_| {})
+}
+
+/// The same, once `prepare` has done something about the cluster.
+fn brought_up_by(backend: Backend, arguments: &[&str], prepare: fn(&mut Cluster)) -> (Cluster, Snapshot) {
     let agent_arguments = ["--ip-masq"].iter().chain(arguments).map(|&argument| argument.to_owned()).collect();
     let settings = Settings { nodes: 1, agent_arguments, ..settings(backend) };
     let mut cluster = Cluster::new(&settings).unwrap();
+    prepare(&mut cluster);
     let before = Snapshot::of_node(&cluster.nodes()[0]);
     cluster.bring_up_agents(&settings.network_config()).unwrap();
     (cluster, before)
@@ -53,16 +62,34 @@ fn an_agent_that_is_stopped_says_that_the_data_path_goes_on() {
     });
 }
 
+/// Gives the first node an agent whose `nft` returns long after the kernel has told others of the change.
+fn with_slow_nft(cluster: &mut Cluster) {
+    let directory = cluster.directory().to_owned();
+    let node = &mut cluster.nodes_mut()[0];
+    let overlay = node.agent_command().get_program().display().to_string();
+    let script = |name: &str, lines: &str| {
+        let path = directory.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    // Listings are quick.
+    script("nft", r#"PATH=${PATH#*:} nft "$@"; code=$?; case "$*" in *list*) ;; *) sleep 0.5 ;; esac; exit $code"#);
+    node.set_program(&script("overlay", &format!(r#"PATH={}:$PATH exec {overlay} "$@""#, directory.display())));
+}
+
 #[test]
 fn an_agent_with_teardown_on_exit_takes_everything_along() {
-    isolated(|| {
-        let (mut cluster, before) = brought_up(Backend::Vxlan, &["--teardown-on-exit"]);
-        let node = &mut cluster.nodes_mut()[0];
-        assert!(node.stop_agent().unwrap().success());
-        let log = node.agent().log();
-        assert!(log.lines().last().unwrap().contains("nothing is left on this node"), "{log}");
-        assert_nothing_left(node, &before, &log);
-    });
+    for prepare in [|_: &mut Cluster| {}, with_slow_nft] {
+        isolated(|| {
+            let (mut cluster, before) = brought_up_by(Backend::Vxlan, &["--teardown-on-exit"], prepare);
+            let node = &mut cluster.nodes_mut()[0];
+            assert!(node.stop_agent().unwrap().success());
+            let log = node.agent().log();
+            assert!(log.lines().last().unwrap().contains("nothing is left on this node"), "{log}");
+            assert_nothing_left(node, &before, &log);
+        });
+    }
 }
 
 #[test]

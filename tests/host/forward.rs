@@ -100,7 +100,7 @@ fn the_acceptance_follows_docker_when_that_starts_later() {
         };
         tokio::select! {
             biased;
-            stopped = rules.keep() => panic!("{stopped:?}"),
+            stopped = rules.keep(std::future::pending::<()>()) => panic!("{stopped:?}"),
             () = docker => {}
         }
     });
@@ -128,7 +128,7 @@ fn the_acceptance_comes_back_when_others_flush_theirs() {
         };
         tokio::select! {
             biased;
-            stopped = rules.keep() => panic!("{stopped:?}"),
+            stopped = rules.keep(std::future::pending::<()>()) => panic!("{stopped:?}"),
             () = vandalism => {}
         }
     });

@@ -91,7 +91,7 @@ fn rules_that_others_flush_or_change_come_back() {
             };
             tokio::select! {
                 biased;
-                stopped = rules.keep() => panic!("{stopped:?}"),
+                stopped = rules.keep(std::future::pending::<()>()) => panic!("{stopped:?}"),
                 () = damage => {}
             }
         }

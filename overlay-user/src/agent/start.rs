@@ -11,12 +11,12 @@ use super::{
     Agent,
     device::Device,
     follow_endpoints, follow_underlay,
+    rules::Rules,
     state::{Choice, StateHandle},
     summary,
 };
 use crate::{
     allocate::Previous,
-    backoff::Backoff,
     config::AgentConfig,
     datastore::{self, Datastore},
     health::Health,
@@ -25,7 +25,7 @@ use crate::{
     link,
     listener::Listener,
     mac::Mac,
-    masquerade::{RulesConfig, TrafficRules},
+    masquerade::RulesConfig,
     metrics::Metrics,
     network::{Backend, NetworkConfig, Pool},
     node::{self, Node, Plan},
@@ -42,6 +42,7 @@ impl<'a> Agent<'a> {
         health: Health,
         state: StateHandle,
         metrics: &Metrics,
+        rules: &mut Rules,
     ) -> Result<Self> {
         subnet_file::could_write(&config.subnet_file)?;
         let store = metrics.time(datastore::open(&config.datastore)?);
@@ -102,7 +103,7 @@ impl<'a> Agent<'a> {
         if let Some(listener) = listener {
             agent.node.serve_fragments(listener, &config.run_dir.maps())?;
         }
-        agent.set_rules(&device).await?;
+        rules.set(agent.rules(device)).await?;
         agent.write_subnet_file()?;
         tracing::info!(file = %config.subnet_file.display(), "ready");
         agent.state.change(|state| state.choice = Some(Choice::of(&agent.node)));
@@ -110,32 +111,19 @@ impl<'a> Agent<'a> {
         Ok(agent)
     }
 
-    /// Sets the netfilter rules and keeps them, whoever removes them.
-    async fn set_rules(&self, device: &str) -> Result<()> {
+    /// The netfilter rules that the options ask for.
+    fn rules(&self, device: String) -> RulesConfig {
         let plan = self.node.plan();
-        let mut rules = TrafficRules::new(RulesConfig {
-            name: device.to_owned(),
+        RulesConfig {
+            name: device,
             network: plan.network,
             subnet: plan.subnet,
             masquerade: self.config.masquerade,
             forward: self.config.forward_rules,
-        });
-        rules.ensure().await?;
-        if self.config.masquerade.is_some() || self.config.forward_rules {
-            // Local: the compiler cannot see that futures of the nftables crate may change threads.
-            tokio::task::spawn_local(async move {
-                let mut backoff = Backoff::default();
-                loop {
-                    let Err(error) = rules.keep().await;
-                    tracing::warn!(%error, "netfilter rules not kept, trying again");
-                    backoff.wait().await;
-                }
-            });
         }
-        Ok(())
     }
 
-    /// Waits for the first full list of leases and makes the routes equal to it.
+    /// Waits for the first full list of leases, however long the datastore is silent, and makes the routes equal to it.
     async fn first_routes(&mut self) -> Result<()> {
         loop {
             match self.watched.recv().await.context("follow the leases")? {
@@ -145,7 +133,6 @@ impl<'a> Agent<'a> {
                     tracing::info!(routes = self.table.routes().len(), changed, "routes in place");
                     return Ok(());
                 }
-                WatchEvent::Silent(error) => bail!(error),
                 other => self.on_watch(other).await,
             }
         }
