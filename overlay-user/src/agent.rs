@@ -8,13 +8,16 @@ pub mod state;
 mod summary;
 mod underlay;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 use sd_notify::NotifyState;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Interval,
+};
 
 pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
 use self::{
@@ -52,7 +55,7 @@ pub async fn run(config: AgentConfig) -> Result<()> {
     config.run_dir.refuse_newer_layout()?;
     let had_data_path = config.run_dir.has_data_path();
     let lock = config.run_dir.lock()?;
-    let health = Health::default();
+    let health = Health::new(config.run_dir.clone());
     let state = StateHandle::default();
     if let Err(error) = state.serve(&config.run_dir.socket(), health.clone()) {
         tracing::warn!(error = format!("{error:#}"), "`overlay status` will not hear from this agent");
@@ -141,9 +144,14 @@ struct Agent<'a> {
     public_ip: watch::Sender<Ipv4Addr>,
     device: Device,
     endpoints: mpsc::Receiver<Endpoints>,
+    /// When to look whether all programs are in their places: the kernel gives no notice when one is detached.
+    look: Interval,
     health: Health,
     state: StateHandle,
 }
+
+/// How often to look whether all programs are in their places.
+const LOOK: Duration = Duration::from_secs(10);
 
 impl Agent<'_> {
     async fn serve(mut self, signals: &mut Signals) -> Result<()> {
@@ -159,6 +167,11 @@ impl Agent<'_> {
                 }
                 event = self.device.next() => self.on_device(event).await,
                 Some(found) = self.endpoints.recv() => self.node.follow_endpoints(found),
+                _ = self.look.tick() => {
+                    if let Err(error) = self.node.attach_missing().await {
+                        tracing::warn!(error = format!("{error:#}"), "programs not attached again");
+                    }
+                }
                 () = self.node.attachment_due() => self.node.attach_next(),
             }
             self.state.change(|state| state.choice = Some(Choice::of(&self.node)));

@@ -5,11 +5,16 @@ use std::{net::Ipv4Addr, sync::Arc};
 use axum::{Router, extract::State, http::StatusCode, routing::any};
 use tokio::sync::watch;
 
-/// Whether traffic can flow, as far as the agent knows. Cloning yields another handle to the same.
-#[derive(Debug, Clone)]
-pub struct Health(Arc<watch::Sender<Obstacles>>);
+use crate::{loader, rundir::RunDir};
 
-/// What keeps traffic from flowing.
+/// Whether traffic can flow, as far as the agent knows and the kernel says. Cloning yields another handle to the same.
+#[derive(Debug, Clone)]
+pub struct Health {
+    known: Arc<watch::Sender<Obstacles>>,
+    run_dir: RunDir,
+}
+
+/// What keeps traffic from flowing and was noticed. What nobody notices, detached programs, is asked for.
 #[derive(Debug, Default)]
 struct Obstacles {
     starting: bool,
@@ -18,45 +23,42 @@ struct Obstacles {
     no_device: bool,
 }
 
-impl Default for Health {
-    /// That of an agent that has only begun to start.
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Obstacles { starting: true, ..Obstacles::default() })))
-    }
-}
-
 impl Health {
+    /// That of an agent that has only begun to start, and has its data path in `run_dir`.
+    #[must_use]
+    pub fn new(run_dir: RunDir) -> Self {
+        let known = watch::Sender::new(Obstacles { starting: true, ..Obstacles::default() });
+        Self { known: Arc::new(known), run_dir }
+    }
+
     /// The data path is set up.
     pub fn started(&self) {
-        self.0.send_modify(|obstacles| obstacles.starting = false);
+        self.known.send_modify(|obstacles| obstacles.starting = false);
     }
 
     /// Our subnet is held by another node, or by nobody but us.
     pub fn subnet_held_by(&self, node: Option<Ipv4Addr>) {
-        self.0.send_modify(|obstacles| obstacles.subnet_held_by = node);
+        self.known.send_modify(|obstacles| obstacles.subnet_held_by = node);
     }
 
     /// The underlay interface is in a state that carries no traffic, or it does carry traffic.
     pub fn underlay(&self, state: Option<&'static str>) {
-        self.0.send_modify(|obstacles| obstacles.underlay = state);
+        self.known.send_modify(|obstacles| obstacles.underlay = state);
     }
 
     /// The overlay device is there, with its programs, or it is not.
     pub fn device(&self, is_there: bool) {
-        self.0.send_modify(|obstacles| obstacles.no_device = !is_there);
+        self.known.send_modify(|obstacles| obstacles.no_device = !is_there);
     }
 
     /// Why traffic cannot flow, if it cannot.
     #[must_use]
     pub fn obstacle(&self) -> Option<String> {
-        let obstacles = self.0.borrow();
-        if obstacles.starting {
-            return Some("starting: the data path is not set up".to_owned());
-        }
-        let subnet = obstacles.subnet_held_by.map(|node| format!("our subnet is held by {node}"));
-        let underlay = || obstacles.underlay.map(|state| format!("the underlay interface is {state}"));
-        let device = || obstacles.no_device.then(|| "the overlay device is gone".to_owned());
-        subnet.or_else(underlay).or_else(device)
+        let known = self.known.borrow().first();
+        known.or_else(|| match loader::node_places(&self.run_dir) {
+            Ok(places) => places.iter().find(|place| !place.is_attached).map(ToString::to_string),
+            Err(error) => Some(format!("the data path cannot be read: {error}")),
+        })
     }
 
     /// Answers `/healthz` as flanneld does, for as long as the agent runs; `/readyz` with 200 while traffic can flow,
@@ -77,24 +79,40 @@ impl Health {
     }
 }
 
+impl Obstacles {
+    fn first(&self) -> Option<String> {
+        if self.starting {
+            return Some("starting: the data path is not set up".to_owned());
+        }
+        let subnet = self.subnet_held_by.map(|node| format!("our subnet is held by {node}"));
+        let underlay = || self.underlay.map(|state| format!("the underlay interface is {state}"));
+        let device = || self.no_device.then(|| "the overlay device is gone".to_owned());
+        subnet.or_else(underlay).or_else(device)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn traffic_flows_when_nothing_is_in_its_way() {
-        let health = Health::default();
-        health.underlay(Some("down"));
-        assert_eq!(health.obstacle().as_deref(), Some("starting: the data path is not set up"));
+        let first = |obstacles: &Obstacles| obstacles.first().unwrap_or_default();
+        let mut obstacles = Obstacles { starting: true, underlay: Some("down"), ..Obstacles::default() };
+        assert_eq!(first(&obstacles), "starting: the data path is not set up");
+        obstacles.starting = false;
+        assert_eq!(first(&obstacles), "the underlay interface is down");
+        obstacles.subnet_held_by = Some(Ipv4Addr::new(192, 0, 2, 7));
+        assert_eq!(first(&obstacles), "our subnet is held by 192.0.2.7");
+        let obstacles = Obstacles { no_device: true, ..Obstacles::default() };
+        assert_eq!(first(&obstacles), "the overlay device is gone");
+        assert_eq!(Obstacles::default().first(), None);
+    }
+
+    #[test]
+    fn a_data_path_that_nobody_can_read_is_in_its_way() {
+        let health = Health::new(RunDir::new("/nonexistent".as_ref()));
         health.started();
-        assert_eq!(health.obstacle().as_deref(), Some("the underlay interface is down"));
-        health.subnet_held_by(Some(Ipv4Addr::new(192, 0, 2, 7)));
-        assert_eq!(health.obstacle().as_deref(), Some("our subnet is held by 192.0.2.7"));
-        health.underlay(None);
-        health.subnet_held_by(None);
-        health.device(false);
-        assert_eq!(health.obstacle().as_deref(), Some("the overlay device is gone"));
-        health.device(true);
-        assert_eq!(health.obstacle(), None);
+        assert!(health.obstacle().is_some_and(|why| why.starts_with("the data path cannot be read: ")));
     }
 }

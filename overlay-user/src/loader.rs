@@ -9,6 +9,9 @@ mod clsact;
 mod error;
 mod exchange;
 mod live;
+mod pinned;
+mod places;
+mod syscall;
 mod tracer;
 
 use std::{collections::BTreeSet, io, path::Path};
@@ -24,10 +27,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 use self::attach::Hooks;
 pub use self::{
     attach::take_down,
-    attached::{Attached, attached, count_attached},
+    attached::{Attached, attached},
     error::LoadError,
     exchange::Exchange,
     live::{LeftOut, Live},
+    places::{Place, node_places, places},
     tracer::{Run, Tracer},
 };
 use crate::{

@@ -6,6 +6,7 @@ mod decap;
 mod follow;
 mod fragments;
 mod layout;
+mod mend;
 mod plan;
 
 use std::{

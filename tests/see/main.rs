@@ -1,6 +1,8 @@
 //! What an operator sees: maps, status, live rates; and that the reason of every drop is found there.
 
 #[cfg(test)]
+mod detached;
+#[cfg(test)]
 mod drops;
 #[cfg(test)]
 mod maps;

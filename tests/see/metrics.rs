@@ -43,7 +43,7 @@ impl Scrape {
 
     /// The value of the one sample whose name is `name` and that has all of `labels`.
     #[track_caller]
-    fn value(&self, name: &str, labels: &[&str]) -> f64 {
+    pub(crate) fn value(&self, name: &str, labels: &[&str]) -> f64 {
         let has = |line: &&str| {
             line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label))
         };
@@ -60,7 +60,7 @@ pub(crate) fn scraped() -> Settings {
     Settings { agent_arguments: arguments.map(str::to_owned).to_vec(), ..settings(Backend::Vxlan) }
 }
 
-fn get(node: &Node, path: &str) -> (u16, String) {
+pub(crate) fn get(node: &Node, path: &str) -> (u16, String) {
     let answer = node.netns().run(|| {
         let mut stream = TcpStream::connect(ADDRESS).unwrap();
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();

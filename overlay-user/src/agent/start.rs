@@ -5,10 +5,13 @@ use std::{net::Ipv4Addr, sync::Arc};
 use anyhow::{Context as _, Result, anyhow, bail};
 use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, interval_at},
+};
 
 use super::{
-    Agent,
+    Agent, LOOK,
     device::Device,
     follow_endpoints, follow_underlay,
     rules::Rules,
@@ -95,6 +98,7 @@ impl<'a> Agent<'a> {
             public_ip,
             device: watch,
             endpoints,
+            look: interval_at(Instant::now() + LOOK, LOOK),
             health,
             state,
         };

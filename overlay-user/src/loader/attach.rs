@@ -11,7 +11,7 @@ use std::{
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
-    links::{FdLink, LinkType, PinnedLink},
+    links::{FdLink, PinnedLink},
     tc::{SchedClassifierLink, TcAttachOptions},
     xdp::XdpLink,
 };
@@ -137,19 +137,12 @@ fn has_tcx() -> bool {
 }
 
 /// On which side of an interface a program sits.
-fn direction(program: &str) -> TcAttachType {
+pub(super) fn direction(program: &str) -> TcAttachType {
     if AT_EGRESS.contains(&program) { TcAttachType::Egress } else { TcAttachType::Ingress }
 }
 
 fn pinned_link(path: &Path) -> Option<FdLink> {
     PinnedLink::from_pin(path).ok().map(FdLink::from)
-}
-
-/// The kernel's number of the program in a pinned link. None: there is no such link, or its interface is gone.
-pub(super) fn linked_program(pin: &Path) -> Option<u32> {
-    let info = pinned_link(pin)?.info().ok()?;
-    // Asked about a pinned program, the kernel tells of that.
-    matches!(info.link_type(), Ok(LinkType::Tcx | LinkType::Xdp)).then(|| info.program_id())
 }
 
 fn pin_link(link: FdLink, path: &Path) -> Result<(), LoadError> {

@@ -7,13 +7,9 @@ use aya::{
     maps::{Array, Map, MapData, MapInfo},
     programs::{ProgramInfo, loaded_programs},
 };
-use nix::net::if_::if_indextoname;
 use overlay_common::{Encapsulation, Program, Ticks};
 
-use super::{
-    LoadError, TC_PROGRAMS, XDP_PROGRAM,
-    attach::{linked_program, pins},
-};
+use super::{LoadError, pinned::Pinned};
 use crate::rundir::RunDir;
 
 /// The length of a map's name in the kernel: what is longer is cut off.
@@ -64,13 +60,15 @@ pub fn attached(run_dir: &RunDir) -> Result<Vec<Attached>, LoadError> {
         let path = entry.map_err(unread)?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let Some((program, interface)) = parse(&name) else { continue };
-        // A link whose interface is gone has no program any more; the agent removes it.
-        let linked = linked_program(&path);
-        // Without tcx the program itself is pinned.
-        let id = linked.or_else(|| Some(ProgramInfo::from_pin(&path).ok()?.id()));
-        let Some(info) = id.and_then(|id| programs.get(&id)) else { continue };
-        let info = Rc::clone(info);
-        attached.push(Attached { program, interface, pin: path, is_link: linked.is_some(), info });
+        let (id, is_link) = match Pinned::read(&path) {
+            Some(Pinned::Link(id)) => (id, true),
+            // Without tcx.
+            Some(Pinned::Program(id)) => (id, false),
+            // The agent removes it, or attaches it again.
+            Some(Pinned::Detached) | None => continue,
+        };
+        let Some(info) = programs.get(&id).map(Rc::clone) else { continue };
+        attached.push(Attached { program, interface, pin: path, is_link, info });
     }
     if attached.is_empty() { Err(LoadError::Nothing { path: directory }) } else { Ok(attached) }
 }
@@ -104,7 +102,8 @@ fn constant<T: Pod>(attached: &[Attached], section: &str) -> Result<Option<T>, L
     Ok(None)
 }
 
-fn parse(pin: &str) -> Option<(Program, u32)> {
+/// The program and the index of the interface that a pin is named for.
+pub(super) fn parse(pin: &str) -> Option<(Program, u32)> {
     let (name, interface) = pin.rsplit_once('-')?;
     let program = (0..).map_while(Program::from_number).find(|program| program.name() == name)?;
     Some((program, interface.parse().ok()?))
@@ -112,20 +111,4 @@ fn parse(pin: &str) -> Option<(Program, u32)> {
 
 pub(super) fn query(error: impl std::error::Error) -> LoadError {
     LoadError::Query(error.to_string())
-}
-
-/// How many interfaces that exist each program is attached to, by the pins that tell of it.
-///
-/// # Errors
-/// When the directory of pins cannot be read.
-pub fn count_attached(run_dir: &RunDir) -> Result<BTreeMap<&'static str, u64>, LoadError> {
-    let mut counts: BTreeMap<_, _> = TC_PROGRAMS.into_iter().chain([XDP_PROGRAM]).map(|program| (program, 0)).collect();
-    for pin in pins(&run_dir.links())? {
-        let Some((program, index)) = pin.rsplit_once('-') else { continue };
-        let exists = index.parse().is_ok_and(|index: u32| if_indextoname(index).is_ok());
-        if let Some(count) = counts.get_mut(program).filter(|_| exists) {
-            *count += 1;
-        }
-    }
-    Ok(counts)
 }

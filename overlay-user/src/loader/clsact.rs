@@ -72,6 +72,15 @@ impl Clsact {
         Ok(())
     }
 
+    /// Whether this overlay's filter is on one side of an interface.
+    pub(super) fn is_attached(&self, index: u32, direction: TcAttachType) -> Result<bool, LoadError> {
+        let mut is_there = false;
+        let get = RouteNetlinkMessage::GetTrafficFilter(self.filter(index, direction));
+        ignore_missing(talk(get, NLM_F_REQUEST | NLM_F_ACK, |kind| is_there |= kind == RTM_NEWTFILTER))
+            .map_err(clsact(|| format!("look for the filter of interface {index}")))?;
+        Ok(is_there)
+    }
+
     /// Takes this overlay's filter from one side of an interface, and the discipline if it is ours and without use then.
     pub(super) fn detach(&self, index: u32, direction: TcAttachType) -> Result<(), LoadError> {
         self.delete_filter(index, direction)?;
@@ -110,11 +119,16 @@ impl Clsact {
     }
 
     fn delete_filter(&self, index: u32, direction: TcAttachType) -> Result<(), LoadError> {
+        ignore_missing(change(RouteNetlinkMessage::DelTrafficFilter(self.filter(index, direction)), 0))
+            .map_err(clsact(|| format!("remove the filter of interface {index}")))
+    }
+
+    /// The message that names our filter on one side of an interface.
+    fn filter(&self, index: u32, direction: TcAttachType) -> tc::TcMessage {
         let mut filter = message(index, parent(direction));
         filter.header.handle = tc::TcHandle { major: (self.handle >> 16) as u16, minor: self.handle as u16 };
         filter.header.info = u32::from(PRIORITY) << 16 | ETH_P_ALL;
-        ignore_missing(change(RouteNetlinkMessage::DelTrafficFilter(filter), 0))
-            .map_err(clsact(|| format!("remove the filter of interface {index}")))
+        filter
     }
 
     fn delete_unused_qdisc(&self, index: u32) -> Result<(), LoadError> {

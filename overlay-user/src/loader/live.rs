@@ -12,9 +12,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{
     LoadError,
     again::{Again, events_in, info},
-    attach::linked_program,
     attached::{Attached, attached, query},
     exchange::Exchange,
+    pinned::linked_program,
 };
 use crate::{maps, rundir::RunDir};
 

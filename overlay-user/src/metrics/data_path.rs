@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use anyhow::Result;
-use overlay_common::{Reason, Route, Traffic};
+use overlay_common::{Program, Reason, Route, Traffic};
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
 
 use super::families::{alone, counter, gauge};
@@ -62,8 +62,17 @@ impl DataPath {
             drops.extend(Reason::ALL.get(slot as usize).map(|&reason| (reason, values.iter().sum())));
             Ok::<_, MapsError>(())
         })?;
-        Ok(Reading { peers, drops, maps: map_dump::list(&self.0)?, attached: loader::count_attached(&self.0)? })
+        Ok(Reading { peers, drops, maps: map_dump::list(&self.0)?, attached: count_attached(&self.0)? })
     }
+}
+
+/// To how many interfaces each program is attached.
+fn count_attached(run_dir: &RunDir) -> Result<BTreeMap<&'static str, u64>> {
+    let mut counts: BTreeMap<_, _> = (0..).map_while(Program::from_number).map(|program| (program.name(), 0)).collect();
+    for place in loader::places(run_dir)?.iter().filter(|place| place.is_attached) {
+        *counts.entry(place.program.name()).or_default() += 1;
+    }
+    Ok(counts)
 }
 
 impl Collector for DataPath {

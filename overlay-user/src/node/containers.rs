@@ -75,6 +75,11 @@ impl Containers {
         });
     }
 
+    /// Takes note that a program is not attached to a container's veth any more.
+    pub(super) fn forget_attached(&mut self, program: &str, index: u32) {
+        self.attached.retain(|&(attached, veth), _| (attached.name(), veth) != (program, index));
+    }
+
     /// Waits until a program is to be attached: not at all, when one is; for ever, when all are.
     pub(super) async fn due(&self) {
         if self.next().is_some() {

@@ -2,14 +2,14 @@
 //!
 //! Drops are none: they are the overlay at work, and a port scan must not make a node look broken.
 
-use std::{fs, io, time::SystemTime};
+use std::time::SystemTime;
 
-use anyhow::{Context as _, Result};
-use nix::net::if_::if_nametoindex;
+use anyhow::Result;
 
 use super::NodeStatus;
 use crate::{
     agent::state::{AgentState, seconds},
+    loader,
     rundir::RunDir,
 };
 
@@ -35,7 +35,13 @@ pub(super) fn find(run_dir: &RunDir, agent: Option<&AgentState>, node: &NodeStat
             "nothing is forwarded for this node's subnet: another node holds it (`overlay lease list`)".to_owned(),
         );
     }
-    unattached(run_dir, node, &mut problems)?;
+    for place in loader::places(run_dir)?.iter().filter(|place| !place.is_attached) {
+        let problem = place.to_string();
+        // An agent may have said it already, as what is in traffic's way.
+        if !problems.iter().any(|known| known.contains(&problem)) {
+            problems.push(problem);
+        }
+    }
     Ok(problems)
 }
 
@@ -49,32 +55,6 @@ fn of_agent(agent: &AgentState, now: u64, problems: &mut Vec<String>) {
     if let Some(why) = agent.datastore.silent.as_ref().filter(|_| away > SILENCE) {
         problems.push(format!("datastore: silent for {away} s: {why}"));
     }
-}
-
-/// Programs that should be attached and are not.
-fn unattached(run_dir: &RunDir, node: &NodeStatus, problems: &mut Vec<String>) -> Result<()> {
-    let links = run_dir.links();
-    let pinned = fs::read_dir(&links).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let pinned = pinned.with_context(|| format!("read {}", links.display()))?;
-    let attached = |program: &str, index: u32| {
-        pinned.iter().any(|link| link.file_name().to_str() == Some(&format!("{program}-{index}")))
-    };
-    let mut wanted =
-        vec![("to_overlay", "overlay device", &node.overlay), ("from_underlay", "underlay interface", &node.underlay)];
-    if node.vni != 0 {
-        wanted.push(("admit", "overlay device", &node.overlay));
-    }
-    for (program, role, interface) in wanted {
-        let index = interface.as_deref().and_then(|name| if_nametoindex(name).ok());
-        match (interface, index) {
-            (Some(name), Some(index)) if !attached(program, index) => {
-                problems.push(format!("{program} is not attached to {name}: start the agent, which attaches it"));
-            }
-            (Some(_), Some(_)) => {}
-            _ => problems.push(format!("the {role} is gone, and {program} with it: bring it back, the agent follows")),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
