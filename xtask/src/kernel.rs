@@ -25,16 +25,20 @@ pub(crate) enum Kernel {
     /// The oldest that is enough: without tcx
     #[value(name = "6.1")]
     V6_1,
+    /// With tcx
+    #[value(name = "6.12")]
+    V6_12,
 }
 
 impl Kernel {
     /// Every one of them.
-    pub(crate) const ALL: [Self; 1] = [Self::V6_1];
+    pub(crate) const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
 
     /// What its package is named after.
     fn version(self) -> &'static str {
         match self {
             Self::V6_1 => "6.1",
+            Self::V6_12 => "6.12",
         }
     }
 
@@ -42,6 +46,7 @@ impl Kernel {
     fn suite(self) -> &'static str {
         match self {
             Self::V6_1 => "bookworm",
+            Self::V6_12 => "bookworm-backports",
         }
     }
 }
