@@ -24,6 +24,47 @@ use crate::{
 const DEVICE: &str = "overlay.1";
 const PORT: u16 = 8472;
 
+/// The node's side of its container's veth.
+const VETH: &str = "container";
+
+/// An address of a subnet that nobody leases.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 1, 250, 1);
+
+/// An address of the victim on the underlay that is not its VTEP's.
+const SECOND_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 201);
+
+/// A frame that a node drops.
+#[derive(Debug)]
+pub struct Provocation {
+    /// Its bytes.
+    pub frame: Vec<u8>,
+    /// Where the node gets it.
+    pub at: Place,
+}
+
+/// Where a node gets a frame from.
+#[derive(Debug, Clone, Copy)]
+pub enum Place {
+    /// Its container sends it.
+    Container,
+    /// It routes it into the overlay.
+    Overlay,
+    /// It comes in on the underlay.
+    Underlay,
+}
+
+impl Place {
+    /// The node's interface there.
+    #[must_use]
+    pub const fn interface(self) -> &'static str {
+        match self {
+            Self::Container => VETH,
+            Self::Overlay => DEVICE,
+            Self::Underlay => UNDERLAY_DEVICE,
+        }
+    }
+}
+
 /// Two nodes with vxlan and somebody on their link who sends the first of them what he likes.
 pub struct Stage<'a> {
     victim: &'a Node,
@@ -44,10 +85,11 @@ impl<'a> Stage<'a> {
     /// Sets the stage on a cluster of two nodes with vxlan and a container each.
     ///
     /// # Errors
-    /// When an interface is missing.
+    /// When an interface is missing, or the victim's second address is refused.
     pub fn new(cluster: &'a Cluster) -> Result<Self> {
         let [victim, other] = two(cluster);
         let (netns, stranger) = cluster.attach("stranger", 66)?;
+        victim.netns().ip(&format!("address add {SECOND_ADDRESS}/24 dev {UNDERLAY_DEVICE}"))?;
         Ok(Self {
             victim,
             other,
@@ -72,79 +114,74 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// When the packet cannot be sent.
     pub fn provoke(&self, reason: Reason) -> Result<()> {
+        // What the kernel refuses differs from version to version, and no packet is known that this one does.
+        let Some(Provocation { frame, at }) = self.provocation(reason) else { return self.count_one(reason) };
+        match at {
+            Place::Container => self.container.send(&frame),
+            // The sender is told of the drop as of a full queue: that it was one is for the caller to see.
+            Place::Overlay => self.overlay.send(&frame).or(Ok(())),
+            Place::Underlay => self.wire.send(&frame),
+        }
+    }
+
+    /// The frame that the victim drops for `reason`; `None` when it is not by its bytes.
+    #[must_use]
+    pub fn provocation(&self, reason: Reason) -> Option<Provocation> {
         let (own, remote) = (self.victim.container().address, self.other.container().address);
         let node = self.other.address();
         let payload = || udp(1234, 4242, b"dropped");
         let inner = || Ipv4::new(remote, own, PROTO_UDP, payload());
         let routed = |source: Ipv4Addr, destination: Ipv4Addr| {
-            self.send_to_overlay(ETHER_IPV4, &Ipv4::new(source, destination, PROTO_UDP, payload()).bytes())
+            self.into_overlay(ETHER_IPV4, &Ipv4::new(source, destination, PROTO_UDP, payload()).bytes())
         };
-        let carried = |inner: &Ipv4| self.outer(node, &self.frame(&inner.bytes()));
-        match reason {
-            Reason::NotIpv4 => self.send_to_overlay(ETHER_ARP, &[0; 28]),
+        let outer = |payload: &[u8]| self.outer(node, payload);
+        let framed = |ether_type: u16, bytes: &[u8]| ethernet(self.vtep_mac, [2; 6], ether_type, bytes);
+        let tunnel = |inner: &Ipv4| vxlan(8, 1, &framed(ETHER_IPV4, &inner.bytes()));
+        Some(match reason {
+            Reason::NotIpv4 => self.into_overlay(ETHER_ARP, &[0; 28]),
             Reason::NotUnicast => routed(own, [224, 0, 0, 251].into()),
             Reason::OutsideNetwork => routed(own, [192, 0, 2, 1].into()),
             Reason::OwnSubnet => routed(own, own),
-            Reason::NoRoute => routed(own, [10, 1, 250, 1].into()),
+            Reason::NoRoute => routed(own, NOBODY),
             Reason::SourceNotOurs => routed(remote, remote),
-            Reason::Truncated => self.send_on_wire(&self.outer(node, &[8, 0, 0, 0])),
-            Reason::BadLength => self.send_on_wire(&carried(&Ipv4 { total_length: Some(500), ..inner() })),
-            Reason::BadHeader => self.send_on_wire(&carried(&Ipv4 { version_and_length: Some(0x65), ..inner() })),
-            Reason::UnknownNode => self.send_on_wire(&self.outer(self.stranger, &self.frame(&inner().bytes()))),
+            Reason::Truncated => self.on_wire(&outer(&[8, 0, 0, 0])),
+            Reason::BadLength => self.on_wire(&outer(&tunnel(&Ipv4 { total_length: Some(500), ..inner() }))),
+            Reason::BadHeader => self.on_wire(&outer(&tunnel(&Ipv4 { version_and_length: Some(0x65), ..inner() }))),
+            Reason::UnknownNode => self.on_wire(&self.outer(self.stranger, &tunnel(&inner()))),
             Reason::SourceNotTheirs => {
-                self.send_on_wire(&carried(&Ipv4 { source: Ipv4Addr::new(10, 2, 3, 4), ..inner() }))
+                self.on_wire(&outer(&tunnel(&Ipv4 { source: Ipv4Addr::new(10, 2, 3, 4), ..inner() })))
             }
-            Reason::DestinationNotOurs => {
-                self.send_on_wire(&carried(&Ipv4 { destination: Ipv4Addr::new(10, 1, 250, 1), ..inner() }))
-            }
-            Reason::WrongVni => {
-                let frame = ethernet(self.vtep_mac, [2; 6], ETHER_IPV4, &inner().bytes());
-                self.send_on_wire(&self.outer(node, &vxlan(8, 2, &frame)))
-            }
-            Reason::BadVxlanFlags => {
-                let frame = ethernet(self.vtep_mac, [2; 6], ETHER_IPV4, &inner().bytes());
-                self.send_on_wire(&self.outer(node, &vxlan(0x88, 1, &frame)))
-            }
-            Reason::InnerNotIpv4 => {
-                let frame = ethernet(self.vtep_mac, [2; 6], ETHER_ARP, &[0; 28]);
-                self.send_on_wire(&self.outer(node, &vxlan(8, 1, &frame)))
-            }
+            Reason::DestinationNotOurs => self.on_wire(&outer(&tunnel(&Ipv4 { destination: NOBODY, ..inner() }))),
+            Reason::WrongVni => self.on_wire(&outer(&vxlan(8, 2, &framed(ETHER_IPV4, &inner().bytes())))),
+            Reason::BadVxlanFlags => self.on_wire(&outer(&vxlan(0x88, 1, &framed(ETHER_IPV4, &inner().bytes())))),
+            Reason::InnerNotIpv4 => self.on_wire(&outer(&vxlan(8, 1, &framed(ETHER_ARP, &[0; 28])))),
             Reason::WrongVtepMac => {
                 let frame = ethernet([2; 6], [2; 6], ETHER_IPV4, &inner().bytes());
-                self.send_on_wire(&self.outer(node, &vxlan(8, 1, &frame)))
+                self.on_wire(&outer(&vxlan(8, 1, &frame)))
             }
-            Reason::NotEncapsulated => self.send_on_wire(&inner()),
-            Reason::CeOnNotEct => self.send_on_wire(&Ipv4 { tos: 3, ..carried(&inner()) }),
-            Reason::NotAccepted => {
-                // A VXLAN device of the kernel takes packets to every address of the node.
-                let another = Ipv4Addr::new(192, 168, 50, 201);
-                self.victim.netns().ip(&format!("address replace {another}/24 dev {UNDERLAY_DEVICE}"))?;
-                self.send_on_wire(&Ipv4 { destination: another, ..carried(&inner()) })
-            }
+            Reason::NotEncapsulated => self.on_wire(&inner()),
+            Reason::CeOnNotEct => self.on_wire(&Ipv4 { tos: 3, ..outer(&tunnel(&inner())) }),
+            // A VXLAN device of the kernel takes packets to every address of the node.
+            Reason::NotAccepted => self.on_wire(&Ipv4 { destination: SECOND_ADDRESS, ..outer(&tunnel(&inner())) }),
             Reason::SpoofedNeighbour => {
                 let packet = Ipv4::new(self.victim.subnet().gateway, remote, PROTO_UDP, payload());
-                self.container.send(&ethernet([255; 6], [2; 6], ETHER_IPV4, &packet.bytes()))
+                let frame = ethernet([255; 6], [2; 6], ETHER_IPV4, &packet.bytes());
+                Provocation { frame, at: Place::Container }
             }
-            // What the kernel refuses differs from version to version, and no packet is known that this one does.
-            Reason::EncapRefused | Reason::DecapRefused => self.count_one(reason),
-        }
+            Reason::EncapRefused | Reason::DecapRefused => return None,
+        })
     }
 
-    /// Hands a packet to the overlay device, as the kernel's routing would.
-    fn send_to_overlay(&self, ether_type: u16, packet: &[u8]) -> Result<()> {
-        // The sender is told of the drop as of a full queue: that it was one is for the caller to see.
-        self.overlay.send(&ethernet(self.vtep_mac, self.vtep_mac, ether_type, packet)).or(Ok(()))
+    /// A packet in the overlay device, as the kernel's routing would bring it there.
+    fn into_overlay(&self, ether_type: u16, packet: &[u8]) -> Provocation {
+        Provocation { frame: ethernet(self.vtep_mac, self.vtep_mac, ether_type, packet), at: Place::Overlay }
     }
 
-    fn send_on_wire(&self, packet: &Ipv4) -> Result<()> {
-        self.wire.send(&ethernet(self.underlay_mac, [2; 6], ETHER_IPV4, &packet.bytes()))
+    fn on_wire(&self, packet: &Ipv4) -> Provocation {
+        Provocation { frame: ethernet(self.underlay_mac, [2; 6], ETHER_IPV4, &packet.bytes()), at: Place::Underlay }
     }
 
-    /// The VXLAN payload that carries `inner`.
-    fn frame(&self, inner: &[u8]) -> Vec<u8> {
-        vxlan(8, 1, &ethernet(self.vtep_mac, [2; 6], ETHER_IPV4, inner))
-    }
-
+    /// A tunnel packet to the victim.
     fn outer(&self, source: Ipv4Addr, payload: &[u8]) -> Ipv4 {
         Ipv4::new(source, self.victim.address(), PROTO_UDP, udp(PORT, PORT, payload))
     }

@@ -10,7 +10,7 @@ use overlay_tests::{
 use crate::ground::{Backend, Traced, for_either_backend, maps, on_two_nodes, run, settings, two};
 
 /// Link types of captures.
-const LINK_ETHERNET: u32 = 1;
+pub(crate) const LINK_ETHERNET: u32 = 1;
 const LINK_RAW: u32 = 101;
 
 /// MAC addresses that nobody has.
@@ -18,7 +18,7 @@ const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 4];
 const DESTINATION: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// Packets as a file of tcpdump's has them, each with all its bytes but the last `missing`.
-fn pcap(link: u32, packets: &[Vec<u8>], missing: u32) -> Vec<u8> {
+pub(crate) fn pcap(link: u32, packets: &[Vec<u8>], missing: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(0xa1b2_c3d4_u32.to_le_bytes());
     bytes.extend([2, 0, 4, 0].into_iter().chain([0; 8]));
@@ -47,7 +47,8 @@ fn pcapng(packet: &[u8]) -> Vec<u8> {
     [block(0x0a0d_0d0a, &section), block(1, &interface), block(6, &enhanced)].concat()
 }
 
-fn file(node: &Node, capture: &[u8]) -> PathBuf {
+/// The capture in a file.
+pub(crate) fn file(node: &Node, capture: &[u8]) -> PathBuf {
     let file = node.run_dir().join("captured.pcap");
     fs::write(&file, capture).expect("write the capture");
     file

@@ -21,10 +21,11 @@ use crate::ground::{Backend, LIMIT, end, exchange, for_either_backend, on_two_no
 const BEGUN: &str = "Ctrl-C ends it";
 
 /// `overlay trace --live` on a node, under way.
-struct Live(Process);
+pub(crate) struct Live(Process);
 
 impl Live {
-    fn start(node: &Node, options: &str) -> Self {
+    /// Starts it, and waits until the programs are in their places.
+    pub(crate) fn start(node: &Node, options: &str) -> Self {
         let mut command: Command = node.overlay();
         command.args(["trace", "--live", "-o", "json", "--run-dir"]).arg(node.run_dir());
         command.args(options.split_whitespace());
@@ -37,11 +38,12 @@ impl Live {
     }
 
     /// The lines so far; the last may not be whole yet.
-    fn lines(&self) -> Vec<Value> {
+    pub(crate) fn lines(&self) -> Vec<Value> {
         self.0.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    fn end(&mut self, signal: Signal) -> Option<i32> {
+    /// Ends it by `signal`; returns its exit code.
+    pub(crate) fn end(&mut self, signal: Signal) -> Option<i32> {
         self.0.signal(signal).unwrap();
         self.0.wait(LIMIT).unwrap().code()
     }

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod captured;
 #[cfg(test)]
+mod drops;
+#[cfg(test)]
 mod ground;
 #[cfg(test)]
 mod live;

@@ -6,15 +6,7 @@ use anyhow::Result;
 use ipnetwork::Ipv4Network;
 use overlay_common::{Encapsulation, Endpoint, Event, LocalNode, Program, Reason, Route, Step};
 
-use super::{
-    captured::Captured,
-    kernel::Kernel,
-    outer::Outer,
-    packet::{Packet, Tunnelled},
-    place::Place,
-    report::Report,
-    story,
-};
+use super::{captured::Captured, kernel::Kernel, outer::Outer, packet::Packet, place::Place, report::Report, story};
 use crate::{
     loader::{Attached, Tracer},
     map_dump::interface,
@@ -46,8 +38,8 @@ impl Journey {
         let report = Report::new(packet.describe());
         let here = self.node.in_subnet(packet.source());
         if self.node.in_subnet(packet.destination()) && !here {
-            let frame = self.tunnelled(packet)?;
-            return self.arrive(report, Some(packet), &frame).await;
+            let captured = Captured::new(self.tunnelled(packet)?, &self.node, self.kind);
+            return self.arrive(report, &captured).await;
         }
         if here && !self.is_own(packet.source()) {
             let index = self.endpoints.get(&packet.source()).map_or(LOOPBACK, Endpoint::ifindex);
@@ -62,12 +54,12 @@ impl Journey {
     /// When the kernel refuses.
     pub(super) async fn of_captured(mut self, place: &Place, captured: &Captured) -> Result<Report> {
         let report = Report::new(captured.describe());
-        let Captured { frame, packet, tunnelled } = captured;
+        let Captured { frame, packet, .. } = captured;
         match place {
             Place::Container(index) => self.leave_container(report, packet.as_ref(), frame, *index).await,
             Place::Overlay => self.encapsulate(report, frame).await,
-            Place::Underlay => self.arrive(report, captured.carried(), frame).await,
-            Place::Elsewhere(index) => self.come_in_elsewhere(report, tunnelled.as_ref(), *index),
+            Place::Underlay => self.arrive(report, captured).await,
+            Place::Elsewhere(index) => self.come_in_elsewhere(report, captured, *index).await,
             Place::MadeUp(packet) => self.of(packet).await,
         }
     }
@@ -174,8 +166,8 @@ impl Journey {
     }
 
     /// From the underlay to the container.
-    async fn arrive(&mut self, mut report: Report, packet: Option<&Packet>, frame: &[u8]) -> Result<Report> {
-        let underlay = self.node.underlay_ifindex;
+    async fn arrive(&mut self, mut report: Report, captured: &Captured) -> Result<Report> {
+        let (underlay, frame) = (self.node.underlay_ifindex, captured.frame.as_slice());
         if let Some(outer) = Outer::read(frame, self.kind) {
             report.outer("underlay", outer);
         }
@@ -195,36 +187,55 @@ impl Journey {
             return Ok(report.end(true, format!("arrives in the container behind {}", interface(peer.value()))));
         }
         if !has(&events, Step::Accepted) {
+            if let Some(frame) = self.taken_by_kernel(captured).await {
+                report.kernel(format!("takes it for its VXLAN device all the same, and {}", self.decapsulates()));
+                return self.ask_admit(report, frame);
+            }
             return Ok(report.end(false, "is no tunnel packet for this node: the kernel takes it as any other"));
         }
         if has(&events, Step::Fragment) {
             return Ok(report.end(true, "goes to the kernel, which waits for the other fragments"));
         }
         if self.kind == Encapsulation::Vxlan {
-            let device = interface(self.node.overlay_ifindex);
-            report.kernel(format!("decapsulates it on {device}, where `admit` finds the mark and lets it in"));
+            report.kernel(format!("{}, where `admit` finds the mark and lets it in", self.decapsulates()));
         }
-        match packet {
+        match captured.carried() {
             Some(packet) => self.deliver(report, packet).await,
             None => Ok(report.end(false, "goes to the kernel, which finds no whole IPv4 packet in it")),
         }
     }
 
     /// From an interface that is neither the underlay nor a container's: the kernel alone decapsulates, of VXLAN.
-    fn come_in_elsewhere(mut self, mut report: Report, tunnelled: Option<&Tunnelled>, index: u32) -> Result<Report> {
-        let Some(frame) = tunnelled.and_then(|tunnelled| tunnelled.frame.as_ref()) else {
-            let result = format!("no program is attached to {}: the kernel takes it as any other", interface(index));
+    async fn come_in_elsewhere(mut self, mut report: Report, captured: &Captured, index: u32) -> Result<Report> {
+        let name = interface(index);
+        let Some(frame) = self.taken_by_kernel(captured).await else {
+            let result = format!("no program is attached to {name}: the kernel takes it as any other");
             return Ok(report.end(false, result));
         };
-        let device = interface(self.node.overlay_ifindex);
-        report.kernel(format!(
-            "receives it on {}, where no program is attached, and decapsulates it on {device}",
-            interface(index)
-        ));
-        let events = self.run(&mut report, Program::Admit, frame, self.node.overlay_ifindex)?;
+        let decapsulates = self.decapsulates();
+        report.kernel(format!("receives it on {name}, where no program is attached, and {decapsulates}"));
+        self.ask_admit(report, frame)
+    }
+
+    /// The frame in a tunnel packet to any address of this node: the kernel's VXLAN device takes it, wherever it comes in.
+    async fn taken_by_kernel<'a>(&self, captured: &'a Captured) -> Option<&'a [u8]> {
+        let frame = captured.tunnelled.as_ref()?.frame.as_deref()?;
+        let route = self.kernel.route(captured.packet.as_ref()?.destination()).await?;
+        route.local.then_some(frame)
+    }
+
+    /// What the kernel's VXLAN device does, in words.
+    fn decapsulates(&self) -> String {
+        format!("decapsulates it on {}", interface(self.node.overlay_ifindex))
+    }
+
+    /// Into the overlay device without the mark of `from_underlay`.
+    fn ask_admit(&mut self, mut report: Report, frame: &[u8]) -> Result<Report> {
+        let device = self.node.overlay_ifindex;
+        let events = self.run(&mut report, Program::Admit, frame, device)?;
         Ok(match dropped(&events) {
             Some(reason) => report.end(false, format!("dropped by admit, {reason:?}")),
-            None => report.end(true, format!("let in on {device}")),
+            None => report.end(true, format!("let in on {}", interface(device))),
         })
     }
 
