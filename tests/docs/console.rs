@@ -38,7 +38,7 @@ const README: Document = Document {
         ("systemctl ", "needs systemd: tests/dist runs it"),
         ("mkdir -p /etc/systemd/system/docker.service.d", "needs systemd: tests/dist runs it"),
         ("cp /usr/share/overlay/docker/overlay.conf", "needs systemd: tests/dist runs it"),
-        ("overlay top ", "needs a terminal: tests/see runs it in one"),
+        ("overlay top ", "needs a terminal: tests/see runs it in one, and compares the layout of the capture"),
         ("overlay trace --pcap", "tests/trace captures packets and traces them"),
         ("overlay trace --live", "runs until Ctrl-C: the guide's example ends by itself"),
     ],

@@ -32,6 +32,24 @@ fn screen_where(what: &str, terminal: &Terminal<'_>, condition: impl Fn(&str) ->
     screen
 }
 
+/// The lines of a screen without the figures and the sparklines: what the README shows and what there is are to agree in it.
+fn layout(screen: &str) -> Vec<String> {
+    let word = |word: &str| match () {
+        () if word.starts_with(|first: char| first.is_ascii_digit()) => Some("#".to_owned()),
+        () if word.is_ascii() => Some(word.to_owned()),
+        // Bars of a sparkline.
+        () => None,
+    };
+    let line = |line: &str| line.split_whitespace().filter_map(word).collect::<Vec<_>>().join(" ");
+    screen.lines().map(line).filter(|line| !line.is_empty()).collect()
+}
+
+/// The capture in the README.
+fn documented() -> &'static str {
+    let (_, from) = include_str!("../../README.md").split_once("```text\noverlay top").unwrap();
+    from.split_once("```").unwrap().0
+}
+
 #[test]
 fn top_shows_live_rates_obeys_keys_and_leaves_the_screen_as_it_was() {
     on_two_nodes(&settings(Backend::Vxlan), |cluster| {
@@ -56,6 +74,9 @@ fn top_shows_live_rates_obeys_keys_and_leaves_the_screen_as_it_was() {
         assert!(lines.iter().any(|line| line.starts_with(&container) && line.contains("container")), "{shown}");
         assert!(shown.contains("SENTv") && shown.contains("nothing dropped"), "{shown}");
         assert!(lines[23].contains("q quit"), "{shown}");
+
+        let readme = layout(&format!("overlay top{}", documented()));
+        assert_eq!(layout(&shown), readme, "the README's capture is of another layout:\n{shown}");
 
         terminal.key("s");
         screen_where("another column to be sorted by", &terminal, |screen| screen.contains("RECVDv"));
