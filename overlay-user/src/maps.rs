@@ -21,7 +21,7 @@ use overlay_common::{LocalNode, Reason};
 pub use self::{
     carry::{carry_counts, carry_owners},
     definition::{Capacities, Definition, are_as_wanted, definitions},
-    each::{bytes, each, each_per_cpu, each_slot, each_slot_per_cpu},
+    each::{bytes, count, each, each_per_cpu, each_slot, each_slot_per_cpu},
     endpoints::EndpointsMap,
     facts::MapFacts,
     flows::Flows,

@@ -55,7 +55,7 @@ impl Reason {
             ),
             Self::EncapRefused => (
                 "the kernel refused to put outer headers in front of a packet",
-                "a container that sends tunnel packets of its own through the overlay: switch off its segmentation offload",
+                "a container that sends tunnel packets of its own through the overlay: `ethtool -K DEVICE tx off` there, on its tunnel device",
             ),
             Self::UnknownNode => (
                 "a tunnel packet came from an address that no lease names",

@@ -28,6 +28,15 @@ pub fn each<K: Pod, V: Pod, E: From<MapsError>>(
     Ok(())
 }
 
+/// Counts the entries of a hash by their keys: half the system calls of [`each`].
+///
+/// # Errors
+/// When the map is not there or of another kind, or the kernel refuses.
+pub fn count<K: Pod, V: Pod>(directory: &Path, name: &str) -> Result<u64, MapsError> {
+    let pinned: Pinned<HashMap<_, K, V>> = open(directory, name)?;
+    pinned.map.keys().try_fold(0, |count, key| pinned.check("read", key).map(|_| count + 1))
+}
+
 /// Shows `visit` every entry of a hash whose values each CPU has for itself.
 ///
 /// # Errors
