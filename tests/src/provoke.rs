@@ -137,13 +137,13 @@ impl<'a> Stage<'a> {
         let payload = || udp(1234, 4242, b"dropped");
         let inner = || Ipv4::new(remote, own, PROTO_UDP, payload());
         let routed = |source: Ipv4Addr, destination: Ipv4Addr| {
-            self.into_overlay(ETHER_IPV4, &Ipv4::new(source, destination, PROTO_UDP, payload()).bytes())
+            self.to_overlay(ETHER_IPV4, &Ipv4::new(source, destination, PROTO_UDP, payload()).bytes())
         };
         let outer = |payload: &[u8]| self.outer(node, payload);
         let framed = |ether_type: u16, bytes: &[u8]| ethernet(self.vtep_mac, [2; 6], ether_type, bytes);
         let tunnel = |inner: &Ipv4| vxlan(8, 1, &framed(ETHER_IPV4, &inner.bytes()));
         Some(match reason {
-            Reason::NotIpv4 => self.into_overlay(ETHER_ARP, &[0; 28]),
+            Reason::NotIpv4 => self.to_overlay(ETHER_ARP, &[0; 28]),
             Reason::NotUnicast => routed(own, [224, 0, 0, 251].into()),
             Reason::OutsideNetwork => routed(own, [192, 0, 2, 1].into()),
             Reason::OwnSubnet => routed(own, own),
@@ -178,7 +178,7 @@ impl<'a> Stage<'a> {
     }
 
     /// A packet in the overlay device, as the kernel's routing would bring it there.
-    fn into_overlay(&self, ether_type: u16, packet: &[u8]) -> Provocation {
+    fn to_overlay(&self, ether_type: u16, packet: &[u8]) -> Provocation {
         Provocation { frame: ethernet(self.vtep_mac, self.vtep_mac, ether_type, packet), at: Place::Overlay }
     }
 
@@ -200,9 +200,10 @@ impl<'a> Stage<'a> {
 
     /// Counts a drop where the programs would.
     ///
-    /// Of what is accepted, the kernel shortens all but super-packets that are neither of TCP nor of UDP segments (and what
-    /// it has no memory for). A veth has no offload for those: the kernel cuts them up in front of it, so none comes in here.
-    /// `BPF_PROG_TEST_RUN` makes them: see the tests of `to_overlay` and `from_underlay` against the model.
+    /// Of what comes so far, the kernel refuses to shorten super-packets that are neither of TCP nor of UDP segments (and what
+    /// it has no memory for). Those of SCTP never come so far: they are the kernel's own VXLAN device's. Those of UDP that is
+    /// to be fragmented would have to come by the underlay, and in front of a veth, which has no offload for them, the kernel
+    /// cuts them up. `BPF_PROG_TEST_RUN` can make them: the tests of `from_underlay` against the model do.
     fn count_one(&self, reason: Reason) -> Result<()> {
         let path = self.victim.run_dir().join("bpf/v1/maps/DROPS");
         let map = Map::from_map_data(MapData::from_pin(&path)?)?;

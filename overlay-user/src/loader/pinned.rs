@@ -22,9 +22,10 @@ impl Pinned {
     pub(super) fn read(pin: &Path) -> Option<Self> {
         let info = info(open_pin(pin).ok()?.as_fd()).ok()?;
         let anon = info.__bindgen_anon_1;
-        // SAFETY: the kernel has filled in the part for the type of the link, and the rest is zero.
         let interface = match info.type_ {
+            // SAFETY: the kernel has filled in the part for this type of link, and the rest is zero.
             kind if kind == bpf_link_type::BPF_LINK_TYPE_TCX as u32 => unsafe { anon.tcx.ifindex },
+            // SAFETY: as above.
             kind if kind == bpf_link_type::BPF_LINK_TYPE_XDP as u32 => unsafe { anon.xdp.ifindex },
             // The type of a program for TC is no number of theirs; those for XDP are never pinned without a link.
             _ => return Some(Self::Program(info.id)),
