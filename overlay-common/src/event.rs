@@ -7,7 +7,7 @@ macro_rules! numbered {
     ($(#[$outer:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident = $number:literal,)* }) => {
         $(#[$outer])*
         #[repr(u8)]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum $name { $($(#[$inner])* $variant = $number,)* }
 
         impl $name {
@@ -42,6 +42,11 @@ numbered! {
 }
 
 impl Program {
+    /// Every program, in the order of their numbers.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..).map_while(Self::from_number)
+    }
+
     /// The name of the program.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -8,7 +8,7 @@ pub mod state;
 mod summary;
 mod underlay;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
 use ipnetwork::Ipv4Network;
@@ -149,9 +149,6 @@ struct Agent<'a> {
     health: Health,
     state: StateHandle,
 }
-
-/// How often to look whether all programs are in their places.
-const LOOK: Duration = Duration::from_secs(10);
 
 impl Agent<'_> {
     async fn serve(mut self, signals: &mut Signals) -> Result<()> {

@@ -17,12 +17,6 @@ use crate::{
     status::json,
 };
 
-/// The index of the node's underlay interface, and its overlay device's.
-fn index(node: &Node, device: &str) -> u32 {
-    let shown = node.netns().ip(&format!("-o link show dev {device}")).unwrap();
-    shown.split(':').next().and_then(|index| index.parse().ok()).unwrap()
-}
-
 /// How many interfaces have the program, as the metric says it.
 fn attached_to(node: &Node, program: &str) -> f64 {
     Scrape::of(node).value("overlay_programs_attached", &[&format!("program=\"{program}\"")])
@@ -58,7 +52,7 @@ fn a_detached_link_is_said_by_readyz_status_and_metrics_and_attached_again() {
         for (program, device) in
             [("from_underlay", UNDERLAY_DEVICE), ("to_overlay", "overlay.1"), ("admit", "overlay.1")]
         {
-            let pin = format!("{program}-{}", index(one, device));
+            let pin = format!("{program}-{}", one.netns().index_of(device).unwrap());
             is_said_and_mended(one, program, device, || attached::detach(one.run_dir(), &pin).unwrap());
             flow(one, two).tcp_transfer(1 << 20).unwrap();
         }
@@ -105,7 +99,7 @@ fn xdp_is_looked_for_where_it_decapsulates() {
             cluster.nodes().iter().map(|node| TapNic::replace_underlay_of(node, &cluster).unwrap()).collect();
         cluster.bring_up(&settings.network_config()).unwrap();
         let [one, two] = two(&cluster);
-        let pin = format!("xdp_decap-{}", index(one, UNDERLAY_DEVICE));
+        let pin = format!("xdp_decap-{}", one.netns().index_of(UNDERLAY_DEVICE).unwrap());
         is_said_and_mended(one, "xdp_decap", UNDERLAY_DEVICE, || attached::detach(one.run_dir(), &pin).unwrap());
         flow(one, two).tcp_transfer(1 << 20).unwrap();
     });

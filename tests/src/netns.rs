@@ -20,6 +20,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::{
     mount::{MsFlags, mount},
+    net::if_::if_nametoindex,
     sched::{CloneFlags, setns, unshare},
 };
 
@@ -112,6 +113,15 @@ impl Netns {
     /// When it cannot be started or fails, with what it said.
     pub fn ip(&self, arguments: &str) -> Result<String> {
         process::output(self.command("ip").args(arguments.split_whitespace()))
+    }
+
+    /// The kernel's number of the interface `device`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such device.
+    pub fn index_of(&self, device: &str) -> Result<u32> {
+        self.run(|| if_nametoindex(device)).with_context(|| format!("look up interface {device}"))
     }
 
     /// Sets a sysctl below `net.` for this namespace: `sysctl("net.ipv4.ip_forward", "1")`.

@@ -41,7 +41,7 @@ impl Guest {
         netns.ip("link set dev eth0 down").unwrap();
         netns.ip(&format!("address add {address}/{} dev eth0", subnet.length)).unwrap();
         node.netns().ip(&format!("link set dev {veth} master {BRIDGE}")).unwrap();
-        Self { ifindex: index(node, veth), netns, veth: veth.to_owned(), address }
+        Self { ifindex: node.netns().index_of(veth).unwrap(), netns, veth: veth.to_owned(), address }
     }
 
     fn up(&self, node: &Node) {
@@ -64,11 +64,6 @@ impl Guest {
     fn link(&self) -> String {
         format!("from_container-{}", self.ifindex)
     }
-}
-
-fn index(node: &Node, device: &str) -> u32 {
-    let shown = node.netns().ip(&format!("-o link show dev {device}")).unwrap();
-    shown.split(':').next().unwrap().parse().unwrap()
 }
 
 /// The interface that an address belongs to.

@@ -21,14 +21,10 @@ fn owner(node: &Node, address: Ipv4Addr) -> Option<u32> {
     node.counters().endpoints().unwrap().get(&address).map(overlay_common::Endpoint::ifindex)
 }
 
-fn index(node: &Node, device: &str) -> u32 {
-    node.netns().ip(&format!("-o link show dev {device}")).unwrap().split(':').next().unwrap().parse().unwrap()
-}
-
 /// Waits until the agent knows that `address` is behind `veth`; then traffic goes there both ways, also on the fast path.
 #[track_caller]
 fn assert_reached(here: &Node, there: &Node, veth: &str, container: &Netns, address: Ipv4Addr) {
-    let ifindex = index(here, veth);
+    let ifindex = here.netns().index_of(veth).unwrap();
     wait_until("the agent to know the container", LIMIT, || owner(here, address) == Some(ifindex)).unwrap();
     let to = Flow { from: there.container().netns.clone(), to: container.clone(), address };
     let back = Flow { from: container.clone(), to: to.from.clone(), address: there.container().address };

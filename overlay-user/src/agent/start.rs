@@ -1,6 +1,6 @@
 //! How the agent starts: everything that may refuse comes before anything is changed.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use ipnetwork::Ipv4Network;
@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Agent, LOOK,
+    Agent,
     device::Device,
     follow_endpoints, follow_underlay,
     rules::Rules,
@@ -37,6 +37,9 @@ use crate::{
     underlay::{self, Underlay},
     watch::{self, WatchEvent},
 };
+
+/// How often to look whether all programs are in their places.
+const LOOK: Duration = Duration::from_secs(10);
 
 impl<'a> Agent<'a> {
     pub(super) async fn start(

@@ -105,7 +105,7 @@ fn constant<T: Pod>(attached: &[Attached], section: &str) -> Result<Option<T>, L
 /// The program and the index of the interface that a pin is named for.
 pub(super) fn parse(pin: &str) -> Option<(Program, u32)> {
     let (name, interface) = pin.rsplit_once('-')?;
-    let program = (0..).map_while(Program::from_number).find(|program| program.name() == name)?;
+    let program = Program::all().find(|program| program.name() == name)?;
     Some((program, interface.parse().ok()?))
 }
 

@@ -52,33 +52,29 @@ pub fn places(run_dir: &RunDir) -> Result<Vec<Place>, LoadError> {
 fn read(run_dir: &RunDir, of: impl Fn(Program) -> bool) -> Result<Vec<Place>, LoadError> {
     let (maps, links) = (run_dir.existing_maps().map_err(query)?, run_dir.links());
     let node = LocalNodeMap::open(&maps).and_then(|map| map.get()).map_err(query)?;
-    let mut wanted = BTreeSet::from([
-        (Program::ToOverlay as u8, node.overlay_ifindex),
-        (Program::FromUnderlay as u8, node.underlay_ifindex),
-    ]);
+    let mut required =
+        BTreeSet::from([(Program::ToOverlay, node.overlay_ifindex), (Program::FromUnderlay, node.underlay_ifindex)]);
     if node.vtep().vni != 0 {
-        wanted.insert((Program::Admit as u8, node.overlay_ifindex));
+        required.insert((Program::Admit, node.overlay_ifindex));
     }
-    // What was attached to an interface that is gone is the agent's to forget.
-    let pinned = pins(&links)?.into_iter().filter_map(|pin| parse(&pin));
-    wanted.extend(
-        pinned.filter(|&(_, index)| if_indextoname(index).is_ok()).map(|(program, index)| (program as u8, index)),
-    );
+    let pinned: BTreeSet<_> = pins(&links)?.into_iter().filter_map(|pin| parse(&pin)).collect();
     let clsact = Clsact::new(run_dir);
-    let wanted = wanted.into_iter().filter_map(|(number, index)| Some((Program::from_number(number)?, index)));
-    wanted
-        .filter(|&(program, _)| of(program))
-        .map(|(program, index)| {
-            let name = program.name();
-            let is_attached = match Pinned::read(&links.join(format!("{name}-{index}"))) {
-                Some(Pinned::Link(_)) => true,
-                Some(Pinned::Program(_)) => clsact.is_attached(index, direction(name))?,
-                Some(Pinned::Detached) | None => false,
-            };
-            let interface = if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned());
-            Ok(Place { program, index, interface, is_attached })
-        })
-        .collect()
+    let mut places = Vec::new();
+    for &(program, index) in required.union(&pinned).filter(|(program, _)| of(*program)) {
+        let interface = if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned());
+        if interface.is_none() && !required.contains(&(program, index)) {
+            // What was attached to an interface that is gone is the agent's to forget.
+            continue;
+        }
+        let name = program.name();
+        let is_attached = match Pinned::read(&links.join(format!("{name}-{index}"))) {
+            Some(Pinned::Link(_)) => true,
+            Some(Pinned::Program(_)) => clsact.is_attached(index, direction(name))?,
+            Some(Pinned::Detached) | None => false,
+        };
+        places.push(Place { program, index, interface, is_attached });
+    }
+    Ok(places)
 }
 
 const fn is_containers(program: Program) -> bool {

@@ -47,7 +47,7 @@ impl Tracer {
     pub fn load(run_dir: &RunDir, attached: &[Attached]) -> Result<Self, LoadError> {
         let entries = FLOW_MAPS.map(|name| (name, FEW_FLOWS));
         let again = Again { run_dir, attached, live: &READ_ONLY, entries: &entries, tell: Some(Selection::ALL) };
-        let (ebpf, encapsulation) = again.load((0..).map_while(Program::from_number))?;
+        let (ebpf, encapsulation) = again.load(Program::all())?;
         Ok(Self { ebpf, encapsulation })
     }
 

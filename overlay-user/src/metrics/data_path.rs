@@ -68,7 +68,7 @@ impl DataPath {
 
 /// To how many interfaces each program is attached.
 fn count_attached(run_dir: &RunDir) -> Result<BTreeMap<&'static str, u64>> {
-    let mut counts: BTreeMap<_, _> = (0..).map_while(Program::from_number).map(|program| (program.name(), 0)).collect();
+    let mut counts: BTreeMap<_, _> = Program::all().map(|program| (program.name(), 0)).collect();
     for place in loader::places(run_dir)?.iter().filter(|place| place.is_attached) {
         *counts.entry(place.program.name()).or_default() += 1;
     }
