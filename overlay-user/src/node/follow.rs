@@ -19,9 +19,13 @@ impl Node {
     /// When it is too small, or the kernel refuses.
     pub async fn follow_mtu(&mut self, underlay_mtu: u32) -> Result<u32> {
         self.plan.underlay.mtu = underlay_mtu;
+        let before = self.plan.mtu;
         self.plan.mtu = overlay_mtu(&self.plan.underlay, &self.plan.backend)?;
+        // The fast path must not carry what the device refuses: it hears of a smaller MTU first, of a larger one last.
+        if self.plan.mtu < before {
+            self.tell_programs()?;
+        }
         link::set_mtu(&self.handle, self.link.ifindex, self.plan.mtu).await?;
-        // The programs go by it, too.
         self.tell_programs()?;
         Ok(self.plan.mtu)
     }
