@@ -255,7 +255,7 @@ fn calls(etcd: &Etcd) -> u64 {
 }
 
 #[test]
-fn a_holder_and_a_follower_can_be_aborted_anywhere() {
+fn whatever_an_aborted_holder_left_is_ours_and_the_next_one_takes_it() {
     with_etcd(async |_, ground| {
         for after in 0..20 {
             let store = ground.store();
@@ -268,9 +268,17 @@ fn a_holder_and_a_follower_can_be_aborted_anywhere() {
             });
             tokio::time::sleep(Duration::from_millis(after)).await;
             task.abort();
-            assert!(task.await.is_err() || after < 20);
+            assert!(task.await.unwrap_err().is_cancelled());
         }
-        let holder = acquire(ground.store(), &network(), &Claim::new(node(1, 1))).await.unwrap();
-        assert_eq!(keys(&ground.store()).await, [holder.lease().subnet.to_string()]);
+        // A write that was under way may land after the next holder has looked, so more than one lease can be left.
+        until("a holder takes what is there", async || {
+            let before = keys(&ground.store()).await;
+            let holder = acquire(ground.store(), &network(), &Claim::new(node(1, 1))).await.unwrap();
+            before.contains(&holder.lease().subnet.to_string()) && keys(&ground.store()).await == before
+        })
+        .await;
+        for key in keys(&ground.store()).await {
+            assert_eq!(lease(&ground.store(), &key).await.unwrap().value, node(1, 1).to_value(), "{key}");
+        }
     });
 }
