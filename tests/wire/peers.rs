@@ -143,17 +143,17 @@ fn knows_peer(node: &Node) -> bool {
 /// Every way in which one of ours can talk to one of theirs, and back.
 fn flows(node: &Node, peer: &Peer) -> Vec<(&'static str, Flow)> {
     let (ours, container) = (node.subnet(), node.container());
-    let flow = |from: &Netns, to: &Netns, address| Flow { from: from.clone(), to: to.clone(), address };
+    let flow = |from: &Netns, to: &Netns, address: Ipv4Addr| Flow::new(from, to, address);
     vec![
         ("container to container", flow(&container.netns, &peer.container, peer_address(2))),
         ("container to node's overlay address", flow(&container.netns, &peer.netns, peer_address(0))),
         ("container to gateway", flow(&container.netns, &peer.netns, peer_address(1))),
         ("node to container", flow(node.netns(), &peer.container, peer_address(2))),
         ("node to gateway", flow(node.netns(), &peer.netns, peer_address(1))),
-        ("peer's container to container", flow(&peer.container, &container.netns, container.address)),
+        ("peer's container to container", flow(&peer.container, &container.netns, container.v4())),
         ("peer's container to node's overlay address", flow(&peer.container, node.netns(), ours.subnet())),
         ("peer's container to gateway", flow(&peer.container, node.netns(), ours.gateway)),
-        ("peer to container", flow(&peer.netns, &container.netns, container.address)),
+        ("peer to container", flow(&peer.netns, &container.netns, container.v4())),
         ("peer to gateway", flow(&peer.netns, node.netns(), ours.gateway)),
     ]
 }
@@ -188,7 +188,7 @@ for_either_backend! {
             wait_until("the route to be gone", LIMIT, || !knows_peer(node)).unwrap();
             assert_eq!(ping(&node.container().netns, peer_address(2), 1).unwrap().received, 0);
             assert_eq!(dropped(node, Reason::NoRoute), 1);
-            assert_eq!(ping(&peer.container, node.container().address, 1).unwrap().received, 0);
+            assert_eq!(ping(&peer.container, node.container().v4(), 1).unwrap().received, 0);
             assert_eq!(dropped(node, Reason::UnknownNode), 1);
         });
     }

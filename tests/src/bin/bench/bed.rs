@@ -126,7 +126,7 @@ fn build(subject: &'static Subject) -> Result<Bed> {
         Path::Overlay(backend, arguments) => {
             agents = overlay(&nodes, directory.path(), backend, arguments)?;
             let [from, to] = [agents[0].container(), agents[1].container()];
-            Ends { from: from.netns.clone(), to: to.netns.clone(), address: to.address }
+            Ends { from: from.netns.clone(), to: to.netns.clone(), address: to.v4() }
         }
     };
     if subject.masquerade && agents.is_empty() {
@@ -166,7 +166,7 @@ fn containers(nodes: &[Netns; 2], mtu: u32) -> Result<Ends> {
         Container::on_bridge(&nodes[node], &SubnetEnv { network, gateway, length: 24, mtu, ip_masq: false })
     };
     let (from, to) = (container(0)?, container(1)?);
-    Ok(Ends { from: from.netns, to: to.netns, address: to.address })
+    Ok(Ends { from: from.netns, address: to.v4(), to: to.netns })
 }
 
 /// What flanneld does with its vxlan backend: no learning, and three entries for the peer.
