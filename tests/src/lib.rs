@@ -14,6 +14,7 @@ pub mod etcd;
 pub mod families;
 pub mod flood;
 pub mod kernel_objects;
+pub mod kernel_vxlan;
 pub mod model;
 pub mod netns;
 pub mod node;
