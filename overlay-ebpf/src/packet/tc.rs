@@ -14,13 +14,18 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use network_types::eth::EthHdr;
-use overlay_common::{LocalNode, Reason, Step, UdpHeaders, VxlanHeaders, XDP_DECAPSULATED};
+use overlay_common::{Encapsulation, LocalNode, Reason, Step, UdpHeaders, VxlanHeaders, XDP_DECAPSULATED};
 
-use super::{Packet, view};
-use crate::{Verdict, trace};
+use super::{L2, Packet, view};
+use crate::{Verdict, maps, trace};
 
 /// The most that decap looks at: outer Ethernet, IPv4 with all its options, UDP, VXLAN, inner Ethernet and IPv4.
 const DECAP_HEADERS: u32 = 14 + 60 + 8 + 8 + 14 + 20;
+
+/// What the fast path looks at where the outer IPv4 header has no options: up to the inner TCP header, without options.
+const fn usual_decap_headers(encapsulation: Encapsulation) -> u32 {
+    14 + encapsulation.overhead() as u32 + 20 + 20
+}
 
 /// IPv4, as sockets know it.
 const AF_INET: u8 = 2;
@@ -58,26 +63,34 @@ pub(crate) struct TcPacket {
 }
 
 impl TcPacket {
-    /// Takes a packet that may be an outer one, and pulls its headers into the linear part, where views can reach them.
+    /// Takes a packet that may be an outer one. Its headers can be viewed, but no more is pulled than they are: where a TCP
+    /// packet has its payload in pages, what follows would be moved out of its page, for each packet.
     #[inline(always)]
     pub(crate) fn from_wire(ctx: TcContext) -> Self {
-        Self::with_headers(ctx, DECAP_HEADERS)
+        let packet = Self { ctx };
+        packet.pull(usual_decap_headers(maps::encapsulation()));
+        if packet.header::<u8>(L2).is_ok_and(|vihl| matches!(vihl, 0x46..=0x4f)) {
+            packet.pull(DECAP_HEADERS);
+        }
+        packet
     }
 
     /// Takes a packet as a container sends or gets it. What a TCP sender hands down is shared with its queue: pulling more
     /// than the kernel has in the linear part would copy each packet.
     #[inline(always)]
     pub(crate) fn bare(ctx: TcContext) -> Self {
-        Self::with_headers(ctx, BARE_HEADERS)
+        let packet = Self { ctx };
+        packet.pull(BARE_HEADERS);
+        packet
     }
 
+    /// Pulls the first `len` bytes, or all that there are, into the linear part, where views can reach them.
     #[inline(always)]
-    fn with_headers(ctx: TcContext, headers: u32) -> Self {
-        let want = if ctx.len() < headers { ctx.len() } else { headers };
-        if ctx.data() + want as usize > ctx.data_end() && ctx.pull_data(want).is_err() {
+    fn pull(&self, len: u32) {
+        let want = if self.ctx.len() < len { self.ctx.len() } else { len };
+        if self.ctx.data() + want as usize > self.ctx.data_end() && self.ctx.pull_data(want).is_err() {
             // Out of memory: the headers cannot be seen, the views say "truncated" and the packet is dropped.
         }
-        Self { ctx }
     }
 
     /// The program's context, for logging.
