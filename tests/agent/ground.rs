@@ -106,7 +106,7 @@ pub(crate) fn await_said(node: &mut Node, words: &[&str], times: usize) {
 /// How many of two pings from the first node's container to the second's are answered.
 pub(crate) fn pings(cluster: &Cluster) -> u32 {
     let [one, two, ..] = cluster.nodes() else { panic!("two nodes") };
-    ping(&one.container().netns, two.container().address, 2).unwrap().received
+    ping(&one.container().netns, two.container().v4(), 2).unwrap().received
 }
 
 /// Packets that the first node has sent into the subnet of the second, since the route was made.

@@ -65,7 +65,7 @@ fn a_stolen_subnet_is_not_shared_and_forwarded_for_again_when_it_is_free() {
         assert_eq!(pings(&cluster), 2);
         // A flow that the fast path knows is no exception.
         let [from, to] = [0, 1].map(|number: usize| cluster.nodes()[number].container().clone());
-        let flow = Flow { from: from.netns, to: to.netns, address: to.address };
+        let flow = Flow::new(&from.netns, &to.netns, to.v4());
         assert_eq!(flow.udp_echo(50, 100).unwrap(), 50);
         let key = key_of(&cluster.nodes()[0]);
         let thief = value(99, 9);

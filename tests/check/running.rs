@@ -25,7 +25,7 @@ for_either_backend! {
             assert_eq!(checked.report["choice"]["subnet"], format!("{subnet}/24"));
             assert_eq!(cluster.nodes_mut()[0].agent().log(), log, "the agent has noticed something");
             let [one, two] = cluster.nodes() else { panic!("two nodes") };
-            assert_eq!(ping(&one.container().netns, two.container().address, 3).unwrap().received, 3);
+            assert_eq!(ping(&one.container().netns, two.container().v4(), 3).unwrap().received, 3);
         });
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn on_two_nodes(backend: Backend, arguments: &[&str], test: impl FnOn
 }
 
 fn flow(from: &Pod, to: &Pod) -> Flow {
-    Flow { from: from.netns().clone(), to: to.netns().clone(), address: to.address() }
+    Flow::new(from.netns(), to.netns(), to.address())
 }
 
 /// Opens a connection to `service`, which `listener` serves, has a word there and one back, and returns whom it seems

@@ -76,8 +76,7 @@ impl Site {
         let text = || fs::read_to_string(&directory).unwrap();
         let past = text().matches(" ready ").count();
         wait_until("a traced agent to be ready or dead", LIMIT, || {
-            traced.has_ended()
-                || text().matches(" ready ").count() > past && node.knows(node.container().address).unwrap()
+            traced.has_ended() || text().matches(" ready ").count() > past && node.knows(node.container().v4()).unwrap()
         })
         .unwrap_or_else(|error| panic!("{error:#}\n{}", text()));
         if last.is_some() {
@@ -108,7 +107,7 @@ impl Site {
     pub(crate) fn pings(&self) {
         let [one, two] = self.cluster.nodes() else { panic!("not two nodes") };
         for (from, to) in [(one, two), (two, one)] {
-            let answered = || ping(&from.container().netns, to.container().address, 1).unwrap().received == 1;
+            let answered = || ping(&from.container().netns, to.container().v4(), 1).unwrap().received == 1;
             wait_until(&format!("a ping from {} to {}", from.name(), to.name()), LIMIT, answered).unwrap();
         }
     }
@@ -117,7 +116,7 @@ impl Site {
     #[track_caller]
     pub(crate) fn forwards(&self) {
         let [one, two] = self.cluster.nodes() else { panic!("not two nodes") };
-        let pings = ping(&one.container().netns, two.container().address, 1).unwrap();
+        let pings = ping(&one.container().netns, two.container().v4(), 1).unwrap();
         assert_eq!(pings.received, 1, "the data path has stopped");
     }
 

@@ -155,7 +155,7 @@ fn start(machine: &Machine) -> SubnetEnv {
 fn follow_a_container(machine: &Machine, subnet: &SubnetEnv) -> Container {
     let container = Container::on_bridge(machine.netns(), subnet).unwrap();
     let known = |address: &str| machine.shell("overlay map dump ENDPOINTS").unwrap().contains(&format!(" {address} "));
-    wait_until("the container to be known", LIMIT, || known(&container.address.to_string())).unwrap();
+    wait_until("the container to be known", LIMIT, || known(&container.v4().to_string())).unwrap();
     let second = subnet.address(77);
     container.netns.ip(&format!("address add {second}/{} dev eth0", subnet.length)).unwrap();
     wait_until("its second address to be known", LIMIT, || known(&second.to_string())).unwrap();

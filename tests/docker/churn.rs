@@ -26,9 +26,9 @@ fn not_a_packet_is_lost_while_a_hundred_containers_come_and_go_and_each_talks_at
             let links = std::fs::read_dir(node.run_dir().join("bpf/v1/links")).unwrap().count();
             (node.counters().endpoints().unwrap().len(), links)
         };
-        let known = |address| ground.nodes().map(|node| node.counters().endpoints().unwrap().contains_key(address));
+        let known = |address| ground.nodes().map(|node| node.counters().endpoints().unwrap().contains_key(&address));
         wait_until("both containers to be known", LIMIT, || {
-            containers.iter().all(|container| known(&container.address).contains(&true))
+            containers.iter().all(|container| known(container.v4()).contains(&true))
         })
         .unwrap();
         let paced = Paced::start(&containers, INTERVAL).unwrap();
@@ -42,7 +42,7 @@ fn not_a_packet_is_lost_while_a_hundred_containers_come_and_go_and_each_talks_at
             }
         };
         thread::scope(|scope| {
-            for (docker, to) in ground.dockers.iter().zip([containers[1].address, containers[0].address]) {
+            for (docker, to) in ground.dockers.iter().zip([containers[1].v4(), containers[0].v4()]) {
                 for _ in 0..AT_ONCE {
                     scope.spawn(move || come_and_go(docker, to));
                 }

@@ -105,7 +105,7 @@ impl Ground {
 /// From one container to the other.
 pub(crate) fn flow(from: &DockerContainer, to: &DockerContainer) -> Flow {
     let (from, to) = (&from.container, &to.container);
-    Flow { from: from.netns.clone(), to: to.netns.clone(), address: to.address }
+    Flow::new(&from.netns, &to.netns, to.v4())
 }
 
 /// Asks and answers `count` times over UDP, from another port each time, as with DNS. Fails when anything is lost.

@@ -27,7 +27,7 @@ fn a_container_that_is_restarted_or_made_anew_is_reached_at_once_and_one_that_is
         }
 
         let node = ground.nodes()[1];
-        let address = docker.container("there").unwrap().container.address;
+        let address = docker.container("there").unwrap().container.v4();
         let known = || node.counters().endpoints().unwrap().get(&address).map(Endpoint::ifindex);
         wait_until("the container to be known", LIMIT, || known().is_some()).unwrap();
         let ifindex = known().unwrap();
@@ -39,7 +39,7 @@ fn a_container_that_is_restarted_or_made_anew_is_reached_at_once_and_one_that_is
         assert_eq!(ping(&here.container.netns, address, 1).unwrap().received, 0);
 
         let again = docker.run("again", "").unwrap();
-        assert_eq!(again.container.address, address, "Docker gives away the first free address");
+        assert_eq!(again.container.v4(), address, "Docker gives away the first free address");
         talk(&again);
         report(format_args!(
             "{RESTARTS} restarts, 1 removal, 1 container anew with the same address: after each, {} DNS-like queries and {} \

@@ -16,7 +16,7 @@ fn containers_reach_the_outside_under_their_nodes_addresses_and_each_other_under
         let (outsider, outside) = ground.outsider();
         let [here, there] = ground.containers();
         for (container, node) in [&here, &there].into_iter().zip(ground.nodes()) {
-            let (inside, own) = (&container.container.netns, container.container.address);
+            let (inside, own) = (&container.container.netns, container.container.v4());
             outsider.ip(&format!("route get {own}")).expect_err("no route from the outside");
             let listener = outsider.run(|| TcpListener::bind((outside, 80))).unwrap();
             for _ in 0..CONNECTIONS {
@@ -35,7 +35,7 @@ fn containers_reach_the_outside_under_their_nodes_addresses_and_each_other_under
                 log.send_to(b"answer", from).unwrap();
                 assert_eq!(client.recv_from(&mut [0; 16]).unwrap().1, (outside, 53).into());
             }
-            let bulk = Flow { from: inside.clone(), to: outsider.clone(), address: outside };
+            let bulk = Flow::new(inside, &outsider, outside);
             bulk.tcp_transfer(BULK).unwrap();
             let flows = node.counters().flows().unwrap();
             assert!(flows.iter().all(|(key, _)| key.remote().0 != outside), "a translated flow on the fast path");
@@ -43,7 +43,7 @@ fn containers_reach_the_outside_under_their_nodes_addresses_and_each_other_under
         let across = flow(&here, &there);
         let listener = across.to.run(|| TcpListener::bind((across.address, 80))).unwrap();
         let _client = across.from.run(|| TcpStream::connect_timeout(&(across.address, 80).into(), LIMIT)).unwrap();
-        assert_eq!(listener.accept().unwrap().1.ip(), here.container.address, "within the overlay");
+        assert_eq!(listener.accept().unwrap().1.ip(), here.container.v4(), "within the overlay");
         report(format_args!(
             "2 containers to the outside: {} connections, {} UDP questions and answers, {} MiB, each seen from its node's \
              address",

@@ -99,7 +99,7 @@ fn a_published_port_serves_the_outside_and_containers_of_either_node() {
             ("the outside to the node", &outsider, node, outside),
             ("the other node to the node", two.netns(), node, two.address()),
             ("a container on the other node to the node", &far.netns, node, two.address()),
-            ("a container on the other node to the gateway", &far.netns, gateway, far.address),
+            ("a container on the other node to the gateway", &far.netns, gateway, far.v4()),
         ];
         for (name, client, address, source) in &cases {
             assert_eq!(service.serve(client, *address), [IpAddr::V4(*source); 2], "{name}");
@@ -111,7 +111,7 @@ fn a_published_port_serves_the_outside_and_containers_of_either_node() {
         drop(service);
         let [here, there] = &ground.dockers;
         here.exec("web", "echo hello > /tmp/hello && httpd -p 80 -h /tmp").unwrap();
-        let urls = [format!("{node}:{PUBLISHED}"), format!("{gateway}:{PUBLISHED}"), web.container.address.to_string()];
+        let urls = [format!("{node}:{PUBLISHED}"), format!("{gateway}:{PUBLISHED}"), web.container.v4().to_string()];
         for url in &urls {
             assert_eq!(there.exec("there", &format!("wget -q -O - http://{url}/hello")).unwrap(), "hello\n", "{url}");
         }

@@ -12,7 +12,7 @@ const PINGS: u32 = 5;
 /// Whether `node` carries a flow of the container on the fast path.
 fn is_fast(node: &Node, container: &DockerContainer) -> bool {
     let flows = node.counters().flows().unwrap();
-    flows.iter().any(|(key, _)| key.local().0 == container.container.address)
+    flows.iter().any(|(key, _)| key.local().0 == container.container.v4())
 }
 
 for_either_backend! {
@@ -21,14 +21,14 @@ for_either_backend! {
             let containers = ground.containers();
             for (container, (docker, node)) in containers.iter().zip(ground.dockers.iter().zip(ground.nodes())) {
                 let subnet = node.subnet();
-                let in_subnet = (u32::from(container.container.address) ^ u32::from(subnet.subnet())) >> (32 - subnet.length);
+                let in_subnet = (u32::from(container.container.v4()) ^ u32::from(subnet.subnet())) >> (32 - subnet.length);
                 assert_eq!(in_subnet, 0, "{container:?} in {subnet:?}");
                 let mtu = docker.exec(&container.name, "cat /sys/class/net/eth0/mtu").unwrap();
                 assert_eq!(mtu.trim().parse(), Ok(subnet.mtu));
             }
             let [here, there] = &containers;
             for (docker, from, to) in [(&ground.dockers[0], here, there), (&ground.dockers[1], there, here)] {
-                docker.exec(&from.name, &format!("ping -c {PINGS} -i 0.1 -W 5 {}", to.container.address)).unwrap();
+                docker.exec(&from.name, &format!("ping -c {PINGS} -i 0.1 -W 5 {}", to.container.v4())).unwrap();
                 let flow = flow(from, to);
                 dns(&flow, QUERIES);
                 assert_eq!(flow.udp_echo(ECHOES, 1000).unwrap(), ECHOES);

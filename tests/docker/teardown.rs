@@ -38,7 +38,7 @@ fn teardown_leaves_a_node_with_docker_as_it_was_before_the_first_agent() {
 
         cluster.nodes_mut()[0].start_agent().unwrap();
         let subnet = cluster.nodes_mut()[0].wait_ready().unwrap();
-        assert_eq!(subnet.address(2), here.container.address, "the subnet that Docker has");
+        assert_eq!(subnet.address(2), here.container.v4(), "the subnet that Docker has");
         cluster.wait_converged().unwrap();
         for flow in [flow(&here, &there), flow(&there, &here)] {
             dns(&flow, QUERIES);

@@ -87,7 +87,7 @@ struct Site<'a> {
 impl<'a> Site<'a> {
     fn new(cluster: &'a Cluster) -> Self {
         let [one, two] = cluster.nodes() else { panic!("two nodes") };
-        ping(&one.container().netns, two.container().address, 2).unwrap();
+        ping(&one.container().netns, two.container().v4(), 2).unwrap();
         fs::create_dir("/run/flannel").unwrap();
         fs::copy(one.subnet_file(), "/run/flannel/subnet.env").unwrap();
         let cni = cluster.directory().join("cni");

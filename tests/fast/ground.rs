@@ -64,13 +64,13 @@ pub(crate) struct Conversation {
 impl Conversation {
     /// From the container `from` to the container `to`.
     pub(crate) fn between(from: &Container, to: &Container) -> Self {
-        let far = udp_socket(&to.netns, to.address, 0);
+        let far = udp_socket(&to.netns, to.v4(), 0);
         Self::towards(from, far.local_addr().unwrap(), far)
     }
 
     /// From the container `from` to `service`, where `far` answers.
     pub(crate) fn towards(from: &Container, service: SocketAddr, far: UdpSocket) -> Self {
-        let near = udp_socket(&from.netns, from.address, 0);
+        let near = udp_socket(&from.netns, from.v4(), 0);
         near.connect(service).unwrap();
         Self { near, far }
     }

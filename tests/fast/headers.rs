@@ -22,13 +22,13 @@ fn find(sees: &PacketSocket, what: &str, wanted: impl Fn(&Ipv4) -> bool) -> Ipv4
 
 /// The next UDP packet for `container`, as it comes in.
 fn arrival(sees: &PacketSocket, container: &Container) -> Ipv4 {
-    find(sees, "the packet", |packet| packet.protocol == PROTO_UDP && packet.destination == container.address)
+    find(sees, "the packet", |packet| packet.protocol == PROTO_UDP && packet.destination == container.v4())
 }
 
 /// The next ICMP message for `container`: whom it is from, its type and code.
 fn complaint(sees: &PacketSocket, container: &Container) -> (std::net::Ipv4Addr, [u8; 2]) {
     let packet =
-        find(sees, "a complaint", |packet| packet.protocol == PROTO_ICMP && packet.destination == container.address);
+        find(sees, "a complaint", |packet| packet.protocol == PROTO_ICMP && packet.destination == container.v4());
     (packet.source, [packet.payload[0], packet.payload[1]])
 }
 

@@ -47,7 +47,7 @@ for_either_backend! {
             two.netns().ip("link set dev container nomaster").unwrap();
             let new = start_container(two, "replacement", 2);
             announce(&new, two);
-            let far = udp_socket(&new.netns, new.address, port);
+            let far = udp_socket(&new.netns, new.v4(), port);
             let conversation = Conversation { far, ..conversation };
             wait_until("the new container to be reached", LIMIT, || conversation.exchange()).unwrap();
             let forwarded = Forwarded::count(two, "udp sport > 0");
@@ -80,7 +80,7 @@ for_either_backend! {
             }
             let new = start_container(two, "container", 2);
             announce(&new, two);
-            let far = udp_socket(&new.netns, new.address, port);
+            let far = udp_socket(&new.netns, new.v4(), port);
             let conversation = Conversation { far, ..conversation };
             wait_until("the new container to be reached", LIMIT, || conversation.exchange()).unwrap();
             conversation.engage([one, two]);

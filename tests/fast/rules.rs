@@ -38,7 +38,7 @@ for_either_backend! {
             let conversation = Conversation::between(one.container(), two.container());
             for node in [one, two] {
                 for direction in ["daddr", "saddr"] {
-                    drop_for_a_while(&conversation, node, [one, two], &format!("ip {direction} {}", two.container().address));
+                    drop_for_a_while(&conversation, node, [one, two], &format!("ip {direction} {}", two.container().v4()));
                 }
             }
         });

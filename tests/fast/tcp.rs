@@ -24,7 +24,7 @@ impl Connection {
     /// From the container of `from` to `listener`; from `port`, if it is not 0.
     fn open(from: &Node, port: u16, listener: &TcpListener) -> Self {
         let to = v4(listener.local_addr().unwrap());
-        let near = from.container().netns.run(|| connect_from(SocketAddrV4::new(from.container().address, port), to));
+        let near = from.container().netns.run(|| connect_from(SocketAddrV4::new(from.container().v4(), port), to));
         let (far, client) = listener.accept().unwrap();
         for stream in [&near, &far] {
             stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -64,7 +64,7 @@ fn connect_from(from: SocketAddrV4, to: SocketAddrV4) -> TcpStream {
 
 fn listen(node: &Node) -> TcpListener {
     let container = node.container();
-    container.netns.run(|| TcpListener::bind((container.address, 0))).unwrap()
+    container.netns.run(|| TcpListener::bind((container.v4(), 0))).unwrap()
 }
 
 /// Makes closing `stream` reset the connection.

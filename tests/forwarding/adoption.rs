@@ -62,8 +62,8 @@ fn a_restarted_agent_changes_what_differs_and_nothing_else() {
         let hops = [100, 101, 102, 103].map(|third| next_hop(&cluster, third));
         assert_eq!(hops, [Some(100), None, Some(112), Some(103)]);
         let node = &cluster.nodes()[0];
-        node.wait_endpoint(new.address).unwrap();
-        let forgotten = || !node.counters().endpoints().unwrap().contains_key(&gone.address);
+        node.wait_endpoint(new.v4()).unwrap();
+        let forgotten = || !node.counters().endpoints().unwrap().contains_key(&gone.v4());
         wait_until("the container that is gone to be forgotten", LIMIT, forgotten).unwrap();
 
         assert_eq!(node.netns().ip("-o link show overlay.1").unwrap(), device, "the device is the one that was there");

@@ -23,7 +23,7 @@ const LIBERAL: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
 fn beside(node: &Node, datastore: &Path) -> (Node, Container) {
     let other = node.start_beside(scratch().join(format!("other-{}", node.name())), datastore, &[]).unwrap();
     let container = Container::on_bridge_of(other.netns(), other.subnet(), "other", "other-c").unwrap();
-    other.wait_endpoint(container.address).unwrap();
+    other.wait_endpoint(container.v4()).unwrap();
     (other, container)
 }
 

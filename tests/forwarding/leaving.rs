@@ -58,7 +58,7 @@ fn an_agent_that_is_stopped_says_that_the_data_path_goes_on() {
             "{last:?}"
         );
         let [one, two] = two(&cluster);
-        assert_eq!(ping(&one.container().netns, two.container().address, 2).unwrap().received, 2);
+        assert_eq!(ping(&one.container().netns, two.container().v4(), 2).unwrap().received, 2);
     });
 }
 

@@ -131,7 +131,7 @@ fn programs_of_others_before_and_behind_ours_stay_and_see_packets_whatever_becom
             assert!(filter.seen() >= filtered + 3);
             veth.check(one, ours, || three_pings(&one.container().netns, one.subnet().gateway));
             if ours > 0 {
-                three_pings(&one.container().netns, other.container().address);
+                three_pings(&one.container().netns, other.container().v4());
             }
         };
         check(&cluster, 1);

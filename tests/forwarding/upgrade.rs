@@ -132,7 +132,7 @@ fn a_newer_layout_is_refused_and_goes_on_forwarding_until_teardown() {
         assert!(!dump.status.success() && String::from_utf8_lossy(&dump.stderr).contains("layout 7"), "{dump:?}");
 
         let [one, two] = two(&cluster);
-        assert_eq!(ping(&one.container().netns, two.container().address, 2).unwrap().received, 2);
+        assert_eq!(ping(&one.container().netns, two.container().v4(), 2).unwrap().received, 2);
         teardown(one);
         assert!(!pins(one, "v7").exists());
         assert!(one.netns().ip("link show overlay.1").is_err());

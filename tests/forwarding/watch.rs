@@ -54,7 +54,7 @@ pub(crate) struct Traffic {
 impl Traffic {
     pub(crate) fn between([one, two]: [&Container; 2]) -> Self {
         let steady = |from: &Container, to: &Container| {
-            let flow = Flow { from: from.netns.clone(), to: to.netns.clone(), address: to.address };
+            let flow = Flow::new(&from.netns, &to.netns, to.v4());
             Steady::start(&flow).unwrap()
         };
         let paced = Paced::start(&[one.clone(), two.clone()], INTERVAL).unwrap();

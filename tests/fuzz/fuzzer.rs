@@ -4,13 +4,19 @@ use std::{fmt, ops::RangeInclusive};
 
 use anyhow::{Context as _, Result};
 use overlay_common::{Encapsulation, Reason};
-use overlay_tests::model::{Expected, Fate, Program};
+use overlay_tests::{
+    families::Families,
+    model::{Expected, Fate, Program},
+};
 
 use crate::{
     chance::Chance,
     trial::{Ground, Model, Recipe, Trial, hex},
     world,
 };
+
+/// What the programs carry: their maps have IPv4 alone.
+const FAMILIES: Families = Families::V4;
 
 /// All counters are compared once in this many packets.
 const BATCH: u64 = 1000;
@@ -26,7 +32,7 @@ pub(crate) struct Fuzzer {
 
 impl Fuzzer {
     pub(crate) fn new(seed: u64, program: Program, encapsulation: Encapsulation, model: Model) -> Result<Self> {
-        let grounds = world::all(encapsulation).into_iter().map(Ground::new).collect::<Result<_>>()?;
+        let grounds = world::all(encapsulation, FAMILIES).into_iter().map(Ground::new).collect::<Result<_>>()?;
         Ok(Self { seed, program, encapsulation, model, grounds })
     }
 

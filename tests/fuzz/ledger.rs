@@ -1,29 +1,33 @@
 //! [`Ledger`]: what the counters must say by now.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use anyhow::Result;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use overlay_common::{Reason, Traffic};
 use overlay_tests::{
     model::{Expected, Facts, Fate},
     programs::Programs,
 };
 
+use crate::world::v4;
+
 /// What the model has counted so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ledger {
     drops: Vec<u64>,
-    traffic: BTreeMap<Ipv4Addr, Traffic>,
+    traffic: BTreeMap<IpAddr, Traffic>,
 }
 
 impl Ledger {
     /// What the counters say.
     pub(crate) fn read(programs: &mut Programs, facts: &Facts) -> Result<Self> {
-        let subnets = facts.routes.keys().map(Ipv4Network::network);
+        let subnets = facts.routes.keys().map(IpNetwork::network);
         Ok(Self {
             drops: programs.drops()?.into_iter().map(|(_, count)| count).collect(),
-            traffic: subnets.map(|subnet| Ok((subnet, programs.traffic(subnet.octets())?))).collect::<Result<_>>()?,
+            traffic: subnets
+                .map(|subnet| Ok((subnet, programs.traffic(v4(subnet).octets())?)))
+                .collect::<Result<_>>()?,
         })
     }
 
@@ -45,7 +49,7 @@ impl Ledger {
             return Ok(Some(format!("{reason:?} is not counted")));
         }
         let Some((subnet, _)) = expected.counted else { return Ok(None) };
-        let (counted, wanted) = (programs.traffic(subnet.octets())?, self.traffic[&subnet]);
+        let (counted, wanted) = (programs.traffic(v4(subnet).octets())?, self.traffic[&subnet]);
         Ok((counted != wanted).then(|| format!("traffic with {subnet} is {counted:?}, not {wanted:?}")))
     }
 

@@ -1,6 +1,6 @@
 //! What may happen to a packet's bytes between a good sender and us.
 
-use overlay_tests::packets::internet_checksum;
+use overlay_tests::packets::{ETHER_IPV6, internet_checksum};
 
 use crate::chance::Chance;
 
@@ -94,9 +94,16 @@ fn put(frame: &mut [u8], at: usize, value: u16) {
 /// Makes the first IP packet end `behind` bytes behind its start, by its own header and by UDP's.
 fn set_end(frame: &mut [u8], behind: usize) {
     let Some(first) = frame.get(IP) else { return };
-    let header_len = usize::from(first & 0x0f) * 4;
+    let is_v6 = frame[IP - 2..IP] == ETHER_IPV6.to_be_bytes();
+    let header_len = if is_v6 { 40 } else { usize::from(first & 0x0f) * 4 };
+    let payload_len = behind.saturating_sub(header_len) as u16;
+    if is_v6 {
+        put(frame, IP + 4, payload_len);
+        put(frame, IP + header_len + 4, payload_len);
+        return;
+    }
     put(frame, IP + 2, behind as u16);
-    put(frame, IP + header_len + 4, behind.saturating_sub(header_len) as u16);
+    put(frame, IP + header_len + 4, payload_len);
     put(frame, IP + 10, 0);
     if let Some(header) = frame.get(IP..IP + header_len) {
         let checksum = internet_checksum(header);

@@ -1,12 +1,16 @@
 //! The nodes that the programs believe to run on.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::Result;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use overlay_common::{Encapsulation, LocalNode, Route, Vtep};
 use overlay_tests::{
-    model::{Facts, Hop, Node},
+    families::Families,
+    model::{End, Facts, Hop, Node, PerFamily, Range},
     programs::{NETWORK, Programs, REMOTE_MAC, REMOTE_NODE, REMOTE_SUBNET, SUBNET, VTEP},
 };
 
@@ -21,44 +25,65 @@ pub(crate) struct World {
 /// How many worlds there are.
 pub(crate) const WORLDS: usize = 3;
 
-/// Every world: an ordinary one, one whose numbers use all their bits, one that the agent has not described yet.
-pub(crate) fn all(encapsulation: Encapsulation) -> [World; WORLDS] {
+/// Every world with these families inside and outside: an ordinary one, one whose numbers use all their bits, one that the
+/// agent has not described yet.
+pub(crate) fn all(encapsulation: Encapsulation, families: Families) -> [World; WORLDS] {
+    // It has IPv4 alone.
+    let families = if encapsulation == Encapsulation::Udp { Families::V4 } else { families };
     let vni = |vni| if encapsulation == Encapsulation::Vxlan { vni } else { 0 };
     let ordinary = Node {
-        vtep: Vtep { vni: vni(VTEP.vni), ..VTEP },
-        network: network(NETWORK.0, NETWORK.1),
-        subnet: network(SUBNET.0, SUBNET.1),
-    };
-    let odd = Node {
-        vtep: Vtep {
-            address: Ipv4Addr::new(172, 31, 255, 254),
-            mac: [0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54],
-            port: 0xfedc,
-            vni: vni(0xab_cdef),
+        ends: PerFamily {
+            v4: families.has_v4().then_some(End { address: VTEP.address.into(), mac: VTEP.mac }),
+            v6: families.has_v6().then_some(End { address: underlay_v6(1).into(), mac: [2, 0, 0, 0, 6, 1] }),
         },
-        network: network([10, 0, 0, 0].into(), 8),
-        subnet: network([10, 1, 0, 0].into(), 20),
+        port: VTEP.port,
+        vni: vni(VTEP.vni),
+        ranges: PerFamily {
+            v4: families.has_v4().then_some(range(NETWORK, SUBNET)),
+            v6: families.has_v6().then_some(range((overlay_v6(0), 48), (overlay_v6(15), 64))),
+        },
+    };
+    let odd_address = Ipv4Addr::new(172, 31, 255, 254);
+    let odd_mac = [0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54];
+    let odd = Node {
+        ends: PerFamily {
+            v4: families.has_v4().then_some(End { address: odd_address.into(), mac: odd_mac }),
+            v6: families.has_v6().then_some(End { address: underlay_v6(0xfffe).into(), mac: odd_mac }),
+        },
+        port: 0xfedc,
+        vni: vni(0xab_cdef),
+        ranges: PerFamily {
+            v4: families.has_v4().then_some(range(([10, 0, 0, 0], 8), ([10, 1, 0, 0], 20))),
+            v6: families.has_v6().then_some(range((overlay_v6(0), 16), (overlay_v6(0), 60))),
+        },
+    };
+    let world = |name, written: Option<Node>, node: Node| World {
+        name,
+        facts: Facts { encapsulation, node: written, routes: routes(&node) },
+        node,
     };
     [
-        World { name: "ordinary", facts: facts(encapsulation, Some(ordinary)), node: ordinary },
-        World { name: "odd numbers", facts: facts(encapsulation, Some(odd)), node: odd },
-        World { name: "unwritten LOCAL_NODE", facts: facts(encapsulation, None), node: ordinary },
+        world("ordinary", Some(ordinary), ordinary),
+        world("odd numbers", Some(odd), odd),
+        world("unwritten LOCAL_NODE", None, ordinary),
     ]
 }
 
 impl World {
-    /// The programs in this world.
+    /// The programs in this world, whose maps have IPv4 alone.
     pub(crate) fn load(&self) -> Result<Programs> {
         let mut programs = Programs::load(self.facts.encapsulation)?;
-        let written = self.facts.node.map(|node| {
-            let prefix = |network: Ipv4Network| (network.network(), network.prefix());
-            LocalNode::new(&node.vtep, prefix(node.network), prefix(node.subnet), 1, (1, 1450))
+        let written = self.facts.node.and_then(|node| {
+            let (end, range) = (node.ends.v4?, node.ranges.v4?);
+            let vtep = Vtep { address: v4(end.address), mac: end.mac, port: node.port, vni: node.vni };
+            let prefix = |network: IpNetwork| (v4(network.network()), network.prefix());
+            Some(LocalNode::new(&vtep, prefix(range.network), prefix(range.subnet), 1, (1, 1450)))
         });
         programs.set_node(written.unwrap_or_else(unwritten))?;
         for (subnet, hop) in &self.facts.routes {
-            let route = Route::new(hop.address, hop.mac);
+            let route = Route::new(v4(hop.address), hop.mac);
             let route = if hop.direct { route.direct() } else { route };
-            programs.set_route_to(subnet.network().octets(), route)?;
+            programs.set_route_to(v4(subnet.network()).octets(), route)?;
         }
         Ok(programs)
     }
@@ -70,19 +95,60 @@ fn unwritten() -> LocalNode {
     LocalNode::new(&nobody, (Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::UNSPECIFIED, 0), 0, (0, 0))
 }
 
-fn facts(encapsulation: Encapsulation, node: Option<Node>) -> Facts {
-    let prefix = node.map_or(SUBNET.1, |node| node.subnet.prefix());
-    let hop = |last| Hop { address: [192, 168, 50, last].into(), mac: [2, 0, 0, 0, 0, last], direct: false };
-    let routes = BTreeMap::from([
-        (network(REMOTE_SUBNET.into(), prefix), Hop { address: REMOTE_NODE, mac: REMOTE_MAC, direct: false }),
-        (network([10, 1, 64, 0].into(), prefix), Hop { direct: true, ..hop(3) }),
-        (network([10, 1, 240, 0].into(), prefix), hop(4)),
-        // A node may hold two subnets: an old one until its lease runs out.
-        (network([10, 1, 32, 0].into(), prefix), hop(4)),
-    ]);
-    Facts { encapsulation, node, routes }
+/// The address as the programs' maps have it.
+pub(crate) fn v4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(v4) => v4,
+        IpAddr::V6(v6) => panic!("the programs' maps have no {v6}"),
+    }
 }
 
-fn network(address: Ipv4Addr, prefix: u8) -> Ipv4Network {
-    Ipv4Network::new(address, prefix).expect("a prefix of at most 32 bits")
+fn hop_v4(last: u8) -> Hop {
+    Hop { address: [192, 168, 50, last].into(), mac: [2, 0, 0, 0, 0, last], direct: false }
+}
+
+fn hop_v6(last: u8) -> Hop {
+    Hop { address: underlay_v6(last.into()).into(), mac: [2, 0, 0, 0, 6, last], direct: false }
+}
+
+/// Who owns which remote subnet: by turns over either family that both ends have.
+fn routes(node: &Node) -> BTreeMap<IpNetwork, Hop> {
+    let has = (node.ends.v4.is_some(), node.ends.v6.is_some());
+    let usual: fn(u8) -> Hop = if has.0 { hop_v4 } else { hop_v6 };
+    let other: fn(u8) -> Hop = if has.1 { hop_v6 } else { hop_v4 };
+    let mut routes = BTreeMap::new();
+    if let Some(range) = node.ranges.v4 {
+        let subnet = |octets: [u8; 4]| network_of((octets, range.subnet.prefix()));
+        let remote = Hop { address: REMOTE_NODE.into(), mac: REMOTE_MAC, direct: false };
+        routes.insert(subnet(REMOTE_SUBNET), if has.0 { remote } else { usual(2) });
+        routes.insert(subnet([10, 1, 64, 0]), Hop { direct: true, ..usual(3) });
+        routes.insert(subnet([10, 1, 240, 0]), other(4));
+        // A node may hold two subnets: an old one until its lease runs out.
+        routes.insert(subnet([10, 1, 32, 0]), other(4));
+    }
+    if let Some(range) = node.ranges.v6 {
+        let subnet = |number| network_of((overlay_v6(number), range.subnet.prefix()));
+        routes.insert(subnet(0x10), other(2));
+        routes.insert(subnet(0x40), Hop { direct: true, ..other(3) });
+        routes.insert(subnet(0xf0), usual(4));
+        routes.insert(subnet(0x20), usual(4));
+    }
+    routes
+}
+
+/// The first address of a /64 of the overlay.
+const fn overlay_v6(subnet: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, subnet, 0, 0, 0, 0)
+}
+
+const fn underlay_v6(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd50, 0, 0, 0, 0, 0, 0, last)
+}
+
+fn range<A: Into<IpAddr>>(network: (A, u8), subnet: (A, u8)) -> Range {
+    Range { network: network_of(network), subnet: network_of(subnet) }
+}
+
+fn network_of((address, prefix): (impl Into<IpAddr>, u8)) -> IpNetwork {
+    IpNetwork::new(address.into(), prefix).expect("a prefix no longer than the address")
 }

@@ -35,7 +35,7 @@ fn tear_down(node: &Node) {
 fn assert_talk(cluster: &Cluster) {
     let [one, two] = cluster.nodes() else { panic!("two nodes") };
     for (from, to) in [(one, two), (two, one)] {
-        assert_eq!(ping(&from.container().netns, to.container().address, 3).unwrap().received, 3);
+        assert_eq!(ping(&from.container().netns, to.container().v4(), 3).unwrap().received, 3);
     }
 }
 

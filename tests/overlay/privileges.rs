@@ -74,7 +74,7 @@ fn assert_works(cluster: &mut Cluster) {
     }
     let [one, two] = two_nodes::two(cluster);
     for (from, to) in [(one, two), (two, one)] {
-        let pings = ping(&from.container().netns, to.container().address, 3).unwrap();
+        let pings = ping(&from.container().netns, to.container().v4(), 3).unwrap();
         assert_eq!(pings.received, 3, "to {}", to.name());
     }
 }

@@ -33,13 +33,13 @@ fn for_each_backend(test: impl Fn(Backend, Cluster) + Sync) {
 /// Fails unless a ping from `from` to the container of `to` is answered.
 #[track_caller]
 fn assert_reaches(from: &Netns, to: &Node) {
-    let pings = ping(from, to.container().address, 2).unwrap();
+    let pings = ping(from, to.container().v4(), 2).unwrap();
     assert_eq!(pings.received, 2, "to the container of {}; drops: {:?}", to.name(), to.counters().drops());
 }
 
 fn flow(from: &Node, to: &Node) -> Flow {
     let (from, to) = (from.container(), to.container());
-    Flow { from: from.netns.clone(), to: to.netns.clone(), address: to.address }
+    Flow::new(&from.netns, &to.netns, to.v4())
 }
 
 #[test]

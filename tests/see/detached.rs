@@ -72,7 +72,7 @@ fn a_containers_detached_program_is_a_problem_and_attached_again_but_traffic_flo
         };
         assert!((0..3).any(|_| said()), "{}", json(one).1);
         assert_eq!(get(one, "/readyz").0, 200);
-        ping(&one.container().netns, two.container().address, 1).unwrap();
+        ping(&one.container().netns, two.container().v4(), 1).unwrap();
         wait_until("the agent to attach it again", 4 * LIMIT, || attached_to(one, "from_container") == 1.0).unwrap();
     });
 }

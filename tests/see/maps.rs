@@ -96,7 +96,7 @@ fn every_map_is_listed_and_dumped_with_the_documented_fields_while_the_agent_is_
         assert_eq!(route["subnet"], format!("{}/24", two.subnet().subnet()));
         let flow = &rows(one, &["dump", "FLOWS"])[0];
         assert_eq!(flow["node"], two.address().to_string(), "{flow}");
-        assert!(flow["remote"].as_str().unwrap().starts_with(&two.container().address.to_string()), "{flow}");
+        assert!(flow["remote"].as_str().unwrap().starts_with(&two.container().v4().to_string()), "{flow}");
         assert!(flow["outgoing_after_ms"].as_u64().is_some_and(|ago| ago < 60_000), "{flow}");
         let node = &rows(one, &["dump", "LOCAL_NODE"])[0];
         assert_eq!((&node["underlay"], &node["overlay"]), (&"eth0".into(), &"overlay.1".into()));
@@ -107,7 +107,7 @@ fn every_map_is_listed_and_dumped_with_the_documented_fields_while_the_agent_is_
 fn a_dump_can_be_filtered_where_that_has_a_meaning_and_printed_as_bytes() {
     with_dead_agents(|cluster| {
         let [one, two] = two(cluster);
-        let (here, there) = (one.container().address.to_string(), two.container().address.to_string());
+        let (here, there) = (one.container().v4().to_string(), two.container().v4().to_string());
         let (node, subnet) = (two.address().to_string(), format!("{}/24", two.subnet().subnet()));
         for (map, option, hit, miss) in [
             ("ROUTES", "--subnet", subnet.as_str(), "10.9.0.0/24"),

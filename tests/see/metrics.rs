@@ -82,7 +82,7 @@ fn counts_are_those_of_the_maps() {
         };
         wait_until("the fast path", LIMIT, engaged).unwrap();
         // Nobody leases it.
-        assert_eq!(ping(&one.container().netns, [10, 1, 254, 1].into(), 1).unwrap().received, 0);
+        assert_eq!(ping(&one.container().netns, [10, 1, 254, 1], 1).unwrap().received, 0);
 
         let scrape = Scrape::of(one);
         let traffic = one.counters().traffic(two.subnet().subnet()).unwrap();

@@ -56,7 +56,7 @@ fn a_node_in_order_shows_its_choices_and_its_peer_and_exits_with_0() {
 #[test]
 fn a_dead_agent_and_a_detached_program_are_said_and_the_maps_are_shown_all_the_same() {
     on_two_nodes(&settings(Backend::Vxlan), |cluster| {
-        ping(&two(cluster)[0].container().netns, two(cluster)[1].container().address, 1).unwrap();
+        ping(&two(cluster)[0].container().netns, two(cluster)[1].container().v4(), 1).unwrap();
         cluster.nodes_mut()[0].stop_agent().unwrap();
         let [one, two] = two(cluster);
         let (code, shown) = json(one);

@@ -58,7 +58,7 @@ fn top_shows_live_rates_obeys_keys_and_leaves_the_screen_as_it_was() {
         let terminal = Terminal::open(one);
         terminal.enter("echo before; overlay top; echo ended $?");
 
-        let (peer, container) = (two.subnet().subnet().to_string(), one.container().address.to_string());
+        let (peer, container) = (two.subnet().subnet().to_string(), one.container().v4().to_string());
         let busy = |rate: Option<&str>| rate.is_some_and(|rate| rate.ends_with(['k', 'M', 'G']));
         let shown = screen_where("rates of the peer and the container", &terminal, |screen| {
             busy(cell(screen, "PEER", 2)) && busy(cell(screen, "CONTAINER", 2))

@@ -24,9 +24,11 @@ pub use self::store::CONFIG_KEY;
 use self::store::Store;
 use crate::{
     etcd::Etcd,
+    families::Families,
     netns::Netns,
-    node::{AgentCommand, Node, UNDERLAY_DEVICE},
+    node::{AgentCommand, Node},
     sandbox,
+    underlay::Underlay,
 };
 
 /// The overlay network of a cluster, unless its network config says otherwise.
@@ -118,8 +120,7 @@ pub struct Cluster {
     // Fields drop in this order: agents before what they use.
     nodes: Vec<Node>,
     store: Store,
-    underlay: Netns,
-    underlay_mtu: u32,
+    underlay: Underlay,
     directory: TempDir,
 }
 
@@ -134,19 +135,19 @@ impl Cluster {
         ensure!((1..=MAX_NODES).contains(&settings.nodes), "{} nodes: 1 to {MAX_NODES} fit", settings.nodes);
         let program = agent_program()?;
         let directory = tempfile::Builder::new().prefix("cluster-").tempdir_in(sandbox::scratch())?;
-        let underlay = Netns::new()?;
-        underlay.bridge("underlay")?;
+        // Our nodes have no tunnel end with an IPv6 address yet.
+        let underlay = Underlay::new(Families::V4, settings.underlay_mtu)?;
         let store = Store::new(settings, &underlay, directory.path())?;
         let arguments = [store.arguments(), settings.agent_arguments.clone()].concat();
         let agent = AgentCommand { program, arguments };
         let mut nodes = Vec::new();
         for number in 1..=settings.nodes {
             let name = format!("node{number}");
-            let netns = attach(&underlay, &name, number, settings.underlay_mtu)?;
+            let netns = underlay.attach(&name, number)?;
             let run_dir = directory.path().join(&name);
-            nodes.push(Node::new(&name, netns, underlay_address(number), run_dir, agent.clone())?);
+            nodes.push(Node::new(&name, netns, Underlay::v4(number), run_dir, agent.clone())?);
         }
-        Ok(Self { nodes, store, underlay, underlay_mtu: settings.underlay_mtu, directory })
+        Ok(Self { nodes, store, underlay, directory })
     }
 
     /// Makes a cluster and brings all of it up: network config, agents, containers, and every node knows every other and
@@ -261,17 +262,17 @@ impl Cluster {
     /// The namespace with the underlay's bridge, whose ports are named after the nodes.
     #[must_use]
     pub fn underlay(&self) -> &Netns {
-        &self.underlay
+        self.underlay.netns()
     }
 
-    /// Makes a namespace on the underlay that is none of our nodes: its device is [`UNDERLAY_DEVICE`], its address the
-    /// one with the last byte `host`, the bridge's port is called `port`.
+    /// Makes a namespace on the underlay that is none of our nodes, as [`Underlay::attach`] does, and returns its address
+    /// too.
     ///
     /// # Errors
     ///
     /// When `ip` fails, for example because a node has the address.
     pub fn attach(&self, port: &str, host: u8) -> Result<(Netns, Ipv4Addr)> {
-        Ok((attach(&self.underlay, port, host, self.underlay_mtu)?, underlay_address(host)))
+        Ok((self.underlay.attach(port, host)?, Underlay::v4(host)))
     }
 
     /// What tells `overlay` where the datastore is.
@@ -285,20 +286,6 @@ impl Cluster {
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
-}
-
-/// The underlay address with the last byte `host`.
-fn underlay_address(host: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 168, 50, host)
-}
-
-/// Makes a namespace that is connected to the underlay and has the address `host` there.
-fn attach(underlay: &Netns, port: &str, host: u8, mtu: u32) -> Result<Netns> {
-    let netns = Netns::new()?;
-    underlay.veth(port, &netns, UNDERLAY_DEVICE, mtu)?;
-    underlay.ip(&format!("link set dev {port} master underlay"))?;
-    netns.ip(&format!("address add {}/24 dev {UNDERLAY_DEVICE}", underlay_address(host)))?;
-    Ok(netns)
 }
 
 /// The `overlay` program: named by `OVERLAY_BIN`, or beside this program, where cargo puts it.

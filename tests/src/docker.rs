@@ -7,7 +7,7 @@ mod cgroup;
 
 use std::{
     env, fs,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -176,11 +176,11 @@ impl Docker {
         inspect.args(["inspect", "--format", "{{.State.Pid}} {{.NetworkSettings.IPAddress}}", name]);
         let said = output(&mut inspect)?;
         let (pid, address) = said.trim().split_once(' ').with_context(|| format!("no id and address: {said:?}"))?;
-        let address: Ipv4Addr = address.parse().with_context(|| format!("the address of {name}: {address:?}"))?;
+        let address: IpAddr = address.parse().with_context(|| format!("the address of {name}: {address:?}"))?;
         // Docker's ids are those of its own PID namespace.
         let namespace = PathBuf::from(format!("/proc/{}/root/proc/{pid}/ns/net", self.init()?));
         let netns = Netns::open(&namespace)?;
-        Ok(DockerContainer { name: name.to_owned(), container: Container { netns, address } })
+        Ok(DockerContainer { name: name.to_owned(), container: Container { netns, addresses: vec![address] } })
     }
 
     /// Runs `shell` in the container `name` and returns what it prints.

@@ -40,7 +40,7 @@ impl Flood {
     ///
     /// When one of them has no way to its gateway.
     pub fn between(from: &Container, to: &Container) -> Result<Self> {
-        Ok(Self { there: End::new(from, to.address)?, back: End::new(to, from.address)? })
+        Ok(Self { there: End::new(from, to.v4())?, back: End::new(to, from.v4())? })
     }
 
     /// Sends one packet of each of `flows` flows; nobody answers.
@@ -74,7 +74,7 @@ impl End {
     fn new(from: &Container, to: Ipv4Addr) -> Result<Self> {
         let gateway = from.netns.ip("route get 192.0.2.1")?;
         let gateway = gateway.split_ascii_whitespace().skip_while(|word| *word != "via").nth(1);
-        let gateway = gateway.with_context(|| format!("{} has no gateway", from.address))?;
+        let gateway = gateway.with_context(|| format!("{} has no gateway", from.v4()))?;
         let mac = |shown: &str| {
             let mac = shown.split_ascii_whitespace().find(|word| word.matches(':').count() == 5)?;
             let bytes: Vec<u8> = mac.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
@@ -83,7 +83,7 @@ impl End {
         let own = mac(&from.netns.ip(&format!("link show dev {CONTAINER_DEVICE}"))?).context("no MAC address")?;
         let neighbour = from.netns.ip(&format!("neighbour show {gateway}"))?;
         let next = mac(&neighbour).with_context(|| format!("{gateway} is not resolved: {neighbour:?}"))?;
-        let packet = Ipv4::new(from.address, to, PROTO_UDP, udp(0, 0, &[0; 18])).bytes();
+        let packet = Ipv4::new(from.v4(), to, PROTO_UDP, udp(0, 0, &[0; 18])).bytes();
         let frame = ethernet(next, own, ETHER_IPV4, &packet);
         Ok(Self { socket: PacketSocket::sender(&from.netns, CONTAINER_DEVICE)?, frame })
     }

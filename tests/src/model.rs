@@ -4,18 +4,23 @@
 //! any code of the programs. Where several reasons fit a packet, the order of the checks in `encap` and
 //! `decap` says which one is counted. `tests/fuzz` holds the programs to it.
 //!
-//! Left to the node, and written here as [`SOURCE_PORT`] and [`IDENTIFICATION`]: the outer source port, anything
-//! in the dynamic range, and the identification of the outer packet.
+//! Left to the node, and written here as [`SOURCE_PORT`], [`IDENTIFICATION`] and [`FLOW_LABEL`]: the outer source port,
+//! anything in the dynamic range, and IPv4's identification or IPv6's flow label of the outer packet.
+//!
+//! It knows both families of IP, each inside and outside. `udp` has IPv4 alone.
 
 mod decap;
 mod encap;
 mod headers;
 mod icmp;
+mod ip;
+#[cfg(test)]
+mod tests;
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use ipnetwork::Ipv4Network;
-use overlay_common::{Encapsulation, Reason, Traffic, Vtep};
+use ipnetwork::IpNetwork;
+use overlay_common::{Encapsulation, Reason, Traffic};
 
 pub use headers::canonical;
 
@@ -23,6 +28,8 @@ pub use headers::canonical;
 pub const SOURCE_PORT: u16 = 49_152;
 /// The identification in the outer IP header of the model.
 pub const IDENTIFICATION: u16 = 0;
+/// The flow label in the outer IPv6 header of the model.
+pub const FLOW_LABEL: u32 = 0;
 
 /// A program of the slow path. The model says nothing of the fast path, of the programs at a container's door, nor of
 /// `admit`, which looks at a mark alone.
@@ -56,25 +63,90 @@ pub struct Facts {
     /// This node; `None` until the agent has written `LOCAL_NODE`.
     pub node: Option<Node>,
     /// Who owns which remote subnet.
-    pub routes: BTreeMap<Ipv4Network, Hop>,
+    pub routes: BTreeMap<IpNetwork, Hop>,
+}
+
+/// A version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// A thing that there may be of either family.
+#[derive(Debug, Clone, Copy)]
+pub struct PerFamily<T> {
+    /// The one of IPv4.
+    pub v4: Option<T>,
+    /// The one of IPv6.
+    pub v6: Option<T>,
+}
+
+impl<T> PerFamily<T> {
+    /// The one of this family.
+    #[must_use]
+    pub const fn of(&self, family: Family) -> Option<&T> {
+        match family {
+            Family::V4 => self.v4.as_ref(),
+            Family::V6 => self.v6.as_ref(),
+        }
+    }
 }
 
 /// This node.
 #[derive(Debug, Clone, Copy)]
 pub struct Node {
-    /// Its tunnel end.
-    pub vtep: Vtep,
+    /// Its tunnel ends.
+    pub ends: PerFamily<End>,
+    /// The UDP port on every node of the cluster.
+    pub port: u16,
+    /// The VXLAN network number.
+    pub vni: u32,
+    /// The overlay's addresses.
+    pub ranges: PerFamily<Range>,
+}
+
+/// The tunnel end over one family of the underlay.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    /// Where outer packets come from and go to.
+    pub address: IpAddr,
+    /// The MAC address of the overlay device.
+    pub mac: [u8; 6],
+}
+
+/// The overlay's addresses of one family.
+#[derive(Debug, Clone, Copy)]
+pub struct Range {
     /// The overlay network.
-    pub network: Ipv4Network,
-    /// The subnet of the network that it owns.
-    pub subnet: Ipv4Network,
+    pub network: IpNetwork,
+    /// The subnet of the network that the node owns.
+    pub subnet: IpNetwork,
+}
+
+impl Node {
+    /// The device that the overlay network of this family is routed to: that over the same family of the underlay, or
+    /// else the only one.
+    fn usual_end(&self, family: Family) -> Option<&End> {
+        self.ends.of(family).or(self.ends.v4.as_ref()).or(self.ends.v6.as_ref())
+    }
 }
 
 /// The node that owns a remote subnet.
 #[derive(Debug, Clone, Copy)]
 pub struct Hop {
     /// Its underlay address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its VTEP's MAC address; no meaning for `udp`.
     pub mac: [u8; 6],
     /// Whether it is on our own link and may send without encapsulation.
@@ -83,13 +155,19 @@ pub struct Hop {
 
 impl Facts {
     /// The remote subnet that `address` lies in, and its owner.
-    fn route(&self, address: Ipv4Addr) -> Option<(Ipv4Network, Hop)> {
+    fn route(&self, address: IpAddr) -> Option<(IpNetwork, Hop)> {
         self.routes.iter().find(|(subnet, _)| subnet.contains(address)).map(|(subnet, hop)| (*subnet, *hop))
     }
 
     /// Whether a node with this underlay address owns a subnet.
-    fn is_node(&self, address: Ipv4Addr) -> bool {
+    fn is_node(&self, address: IpAddr) -> bool {
         self.routes.values().any(|hop| hop.address == address)
+    }
+
+    /// The family of packets with this EtherType, if the overlay carries it. IPv4 is looked at whether it does or not.
+    fn inner_family(&self, ether_type: u16) -> Option<Family> {
+        let has_v6 = self.node.is_some_and(|node| node.ranges.v6.is_some());
+        Family::of_ether_type(ether_type).filter(|family| *family == Family::V4 || has_v6)
     }
 }
 
@@ -126,7 +204,7 @@ pub struct Expected {
     /// What becomes of it.
     pub fate: Fate,
     /// The network address of the remote subnet, and what is added to its count.
-    pub counted: Option<(Ipv4Addr, Traffic)>,
+    pub counted: Option<(IpAddr, Traffic)>,
 }
 
 impl Expected {

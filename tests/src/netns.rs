@@ -3,6 +3,8 @@
 //! A namespace is held by a file descriptor. It is gone, with every device in it, when the last clone is dropped and
 //! the last process in it has ended, so also when this process is killed.
 
+mod address;
+
 use std::{
     ffi::OsStr,
     fs::{self, File},
@@ -33,7 +35,8 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Makes a network namespace whose loopback is up.
+    /// Makes a network namespace whose loopback is up, and whose devices use their link-local addresses at once instead
+    /// of looking for another device with the same for a second.
     ///
     /// # Errors
     ///
@@ -45,6 +48,7 @@ impl Netns {
         };
         let fd = thread::scope(|scope| scope.spawn(make).join()).unwrap_or_else(|panic| panic::resume_unwind(panic))?;
         let netns = Self { fd: Arc::new(fd) };
+        netns.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
         netns.ip("link set lo up")?;
         Ok(netns)
     }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-pub use self::container::Container;
+pub use self::container::{Container, ContainerNetwork};
 use crate::{
     counters::Counters,
     netns::Netns,
@@ -244,7 +244,7 @@ impl Node {
     ///
     /// When no container was added yet.
     pub fn wait_container(&self) -> Result<()> {
-        self.wait_endpoint(self.container().address)
+        self.wait_endpoint(self.container().v4())
     }
 
     /// Waits until the agent knows whose `address` is and has attached all its programs to that container.

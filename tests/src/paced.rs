@@ -70,8 +70,8 @@ impl Paced {
     pub fn start(containers: &[Container], interval: Duration) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let bind = |container: &Container| -> Result<UdpSocket> {
-            let socket = container.netns.run(|| UdpSocket::bind((container.address, PORT)));
-            let socket = socket.with_context(|| format!("listen on {}", container.address))?;
+            let socket = container.netns.run(|| UdpSocket::bind((container.v4(), PORT)));
+            let socket = socket.with_context(|| format!("listen on {}", container.v4()))?;
             setsockopt(&socket, sockopt::RcvBufForce, &ROOM)?;
             socket.set_read_timeout(Some(LOOK))?;
             Ok(socket)
@@ -80,8 +80,8 @@ impl Paced {
         let start = Instant::now();
         let mut paced = Self { stop, senders: Vec::new(), receivers: Vec::new(), start };
         for (container, socket) in containers.iter().zip(sockets) {
-            let own = container.address;
-            let others: Vec<_> = containers.iter().map(|other| other.address).filter(|&other| other != own).collect();
+            let own = container.v4();
+            let others: Vec<_> = containers.iter().map(Container::v4).filter(|&other| other != own).collect();
             let (sending, receiving) = (socket.try_clone()?, socket);
             let (stop, over) = (Arc::clone(&paced.stop), Arc::clone(&paced.stop));
             paced.senders.push(thread::spawn(move || Ok((own, send(&sending, &others, interval, start, &stop)?))));
@@ -190,7 +190,7 @@ mod tests {
         one.veth("a", &two, "a", 1500).unwrap();
         one.ip("address add 192.0.2.1/24 dev a").unwrap();
         two.ip("address add 192.0.2.2/24 dev a").unwrap();
-        let container = |netns, last| Container { netns, address: Ipv4Addr::new(192, 0, 2, last) };
+        let container = |netns, last| Container { netns, addresses: vec![[192, 0, 2, last].into()] };
         [container(one, 1), container(two, 2)]
     }
 

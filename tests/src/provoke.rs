@@ -93,7 +93,7 @@ impl<'a> Stage<'a> {
         let [victim, other] = two(cluster);
         let (netns, stranger) = cluster.attach("stranger", 66)?;
         victim.netns().ip(&format!("address add {SECOND_ADDRESS}/24 dev {UNDERLAY_DEVICE}"))?;
-        nest(&victim.container().netns, other.container().address)?;
+        nest(&victim.container().netns, other.container().v4())?;
         Ok(Self {
             victim,
             other,
@@ -132,7 +132,7 @@ impl<'a> Stage<'a> {
     /// The frame that the victim drops for `reason`; `None` where it is not for its bytes, but for what the kernel knows of it.
     #[must_use]
     pub fn provocation(&self, reason: Reason) -> Option<Provocation> {
-        let (own, remote) = (self.victim.container().address, self.other.container().address);
+        let (own, remote) = (self.victim.container().v4(), self.other.container().v4());
         let node = self.other.address();
         let payload = || udp(1234, 4242, b"dropped");
         let inner = || Ipv4::new(remote, own, PROTO_UDP, payload());

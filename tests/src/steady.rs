@@ -136,7 +136,7 @@ mod tests {
         from.veth("a", &to, "b", 1500).unwrap();
         from.ip("address add 192.0.2.1/24 dev a").unwrap();
         to.ip("address add 192.0.2.2/24 dev b").unwrap();
-        let flow = Flow { from, to, address: Ipv4Addr::new(192, 0, 2, 2) };
+        let flow = Flow::new(&from, &to, Ipv4Addr::new(192, 0, 2, 2));
         let steady = Steady::start(&flow).unwrap();
         let nft = |rules: &str| output(flow.to.command("nft").arg(rules)).unwrap();
         nft("table ip cut { chain input { type filter hook input priority 0; policy drop; }; }");

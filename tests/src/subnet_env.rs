@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, str::FromStr};
 
 use anyhow::{Context, Result, bail, ensure};
+use ipnetwork::{IpNetwork, Ipv4Network};
 
 /// The contents of a `subnet.env` without IPv6.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,16 @@ impl SubnetEnv {
     pub fn subnet(&self) -> Ipv4Addr {
         let mask = u32::MAX.checked_shl(32 - u32::from(self.length)).unwrap_or(0);
         (u32::from(self.gateway) & mask).into()
+    }
+
+    /// `FLANNEL_SUBNET`: the gateway with the length of the subnet.
+    ///
+    /// # Panics
+    ///
+    /// When the length is none.
+    #[must_use]
+    pub fn gateway_network(&self) -> IpNetwork {
+        Ipv4Network::new(self.gateway, self.length).expect("a length of at most 32").into()
     }
 
     /// The address `number` places after the network address of the subnet.

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     panic,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -40,7 +40,8 @@ pub struct Pings {
 /// # Errors
 ///
 /// When `ping` cannot be run or says what we do not understand. Lost replies are no error.
-pub fn ping(from: &Netns, to: Ipv4Addr, count: u32) -> Result<Pings> {
+pub fn ping(from: &Netns, to: impl Into<IpAddr>, count: u32) -> Result<Pings> {
+    let to = to.into();
     let mut command = from.command("ping");
     let reply = patient(REPLY).as_secs().to_string();
     command.args(["-n", "-q", "-W", &reply, "-i", PING_INTERVAL, "-c", &count.to_string(), &to.to_string()]);
@@ -68,7 +69,7 @@ pub struct Flow {
     /// Where they are accepted.
     pub to: Netns,
     /// An address of `to`.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// What a TCP stream carried.
@@ -89,6 +90,12 @@ impl Stream {
 }
 
 impl Flow {
+    /// A flow between these two.
+    #[must_use]
+    pub fn new(from: &Netns, to: &Netns, address: impl Into<IpAddr>) -> Self {
+        Self { from: from.clone(), to: to.clone(), address: address.into() }
+    }
+
     /// Sends bytes over one TCP connection for `duration` and compares each one that arrives with what was sent.
     ///
     /// # Errors
@@ -160,8 +167,11 @@ impl Flow {
     ///
     /// When a socket fails, or something arrives that was not sent. Packets lost are no error.
     pub fn udp_echo(&self, count: u32, size: usize) -> Result<u32> {
-        let (there, back) =
-            (self.to.run(|| udp_socket(self.address)), self.from.run(|| udp_socket(Ipv4Addr::UNSPECIFIED)));
+        let any: IpAddr = match self.address {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let (there, back) = (self.to.run(|| udp_socket(self.address)), self.from.run(|| udp_socket(any)));
         let (there, back) = (there.context("bind the far socket")?, back.context("bind the near socket")?);
         back.connect(there.local_addr()?).context("connect the near socket")?;
         let mut echoed = 0;
@@ -180,7 +190,7 @@ impl Flow {
     }
 }
 
-fn udp_socket(address: Ipv4Addr) -> io::Result<UdpSocket> {
+fn udp_socket(address: IpAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((address, 0))?;
     socket.set_read_timeout(Some(patient(REPLY)))?;
     Ok(socket)
@@ -242,45 +252,61 @@ fn receive(mut stream: TcpStream, pattern: &[u8]) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use ipnetwork::IpNetwork;
+
     use super::*;
 
-    fn flow() -> Flow {
+    /// A flow of each family between two namespaces, and an address that nobody there has.
+    fn flows() -> [(Flow, IpAddr); 2] {
         let (from, to) = (Netns::new().unwrap(), Netns::new().unwrap());
         from.veth("a", &to, "b", 1500).unwrap();
-        from.ip("address add 192.0.2.1/24 dev a").unwrap();
-        to.ip("address add 192.0.2.2/24 dev b").unwrap();
-        Flow { from, to, address: Ipv4Addr::new(192, 0, 2, 2) }
+        [["192.0.2.1/24", "192.0.2.2/24", "192.0.2.3"], ["2001:db8::1/64", "2001:db8::2/64", "2001:db8::3"]].map(
+            |[near, far, nobody]| {
+                let far: IpNetwork = far.parse().unwrap();
+                from.add_address("a", near.parse().unwrap()).unwrap();
+                to.add_address("b", far).unwrap();
+                (Flow::new(&from, &to, far.ip()), nobody.parse().unwrap())
+            },
+        )
     }
 
     #[test]
     fn pings_are_counted_and_timed() {
-        let flow = flow();
-        let pings = ping(&flow.from, flow.address, 2).unwrap();
-        assert_eq!((pings.sent, pings.received), (2, 2));
-        assert!(pings.average_ms.unwrap() > 0.0);
-        let lost = ping(&flow.from, Ipv4Addr::new(192, 0, 2, 3), 1).unwrap();
-        assert_eq!(lost, Pings { sent: 1, received: 0, average_ms: None });
+        for (flow, nobody) in flows() {
+            let pings = ping(&flow.from, flow.address, 2).unwrap();
+            assert_eq!((pings.sent, pings.received), (2, 2));
+            assert!(pings.average_ms.unwrap() > 0.0);
+            let lost = ping(&flow.from, nobody, 1).unwrap();
+            assert_eq!(lost, Pings { sent: 1, received: 0, average_ms: None });
+        }
     }
 
     #[test]
     fn a_stream_lasts_as_long_as_it_should_and_arrives_whole() {
         let duration = Duration::from_millis(50);
-        let stream = flow().tcp_stream(duration).unwrap();
-        assert!(stream.bytes > 0 && stream.time >= duration, "{stream:?}");
+        for (flow, _) in flows() {
+            let stream = flow.tcp_stream(duration).unwrap();
+            assert!(stream.bytes > 0 && stream.time >= duration, "{stream:?}");
+        }
     }
 
     #[test]
     fn a_stream_to_nowhere_fails_with_the_address() {
-        let flow = Flow { from: Netns::new().unwrap(), ..flow() };
-        let error = format!("{:#}", flow.tcp_stream(Duration::ZERO).unwrap_err());
-        assert!(error.contains("connect to 192.0.2.2:"), "{error}");
+        for (flow, _) in flows() {
+            let nowhere = Flow { from: Netns::new().unwrap(), ..flow };
+            let error = format!("{:#}", nowhere.tcp_stream(Duration::ZERO).unwrap_err());
+            let address = SocketAddr::new(nowhere.address, 0).to_string();
+            let address = address.strip_suffix('0').unwrap();
+            assert!(error.contains(&format!("connect to {address}")), "{error}");
+        }
     }
 
     #[test]
     fn echoes_come_back_unless_they_are_lost() {
-        let flow = flow();
-        assert_eq!(flow.udp_echo(3, 1000).unwrap(), 3);
-        flow.from.ip("neighbour replace 192.0.2.2 lladdr 02:00:00:00:00:01 dev a").unwrap();
-        assert_eq!(flow.udp_echo(1, 1000).unwrap(), 0);
+        for (flow, _) in flows() {
+            assert_eq!(flow.udp_echo(3, 1000).unwrap(), 3);
+            flow.from.ip(&format!("neighbour replace {} lladdr 02:00:00:00:00:01 dev a", flow.address)).unwrap();
+            assert_eq!(flow.udp_echo(1, 1000).unwrap(), 0);
+        }
     }
 }

@@ -42,7 +42,7 @@ pub fn two(cluster: &Cluster) -> [&Node; 2] {
 #[must_use]
 pub fn flow(from: &Node, to: &Node) -> Flow {
     let (from, to) = (from.container(), to.container());
-    Flow { from: from.netns.clone(), to: to.netns.clone(), address: to.address }
+    Flow::new(&from.netns, &to.netns, to.v4())
 }
 
 /// Writes a test for either `Backend`, which has to be in scope, that calls a function with it.

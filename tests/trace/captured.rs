@@ -61,7 +61,7 @@ fn traced(node: &Node, capture: &[u8], options: &str) -> Traced {
 
 /// From the container of `one` to that of `two`.
 fn inner(one: &Node, two: &Node) -> Ipv4 {
-    Ipv4::new(one.container().address, two.container().address, PROTO_UDP, udp(1000, 2000, b"hello"))
+    Ipv4::new(one.container().v4(), two.container().v4(), PROTO_UDP, udp(1000, 2000, b"hello"))
 }
 
 fn frame(packet: &Ipv4) -> Vec<u8> {

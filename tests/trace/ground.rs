@@ -78,7 +78,7 @@ pub(crate) fn maps(node: &Node) -> Vec<String> {
 /// A UDP socket in the container of `node`.
 pub(crate) fn udp_socket(node: &Node) -> UdpSocket {
     let container = node.container();
-    let socket = container.netns.run(|| UdpSocket::bind((container.address, 0))).expect("a socket in a container");
+    let socket = container.netns.run(|| UdpSocket::bind((container.v4(), 0))).expect("a socket in a container");
     socket.set_read_timeout(Some(LIMIT)).expect("a time limit");
     socket
 }

@@ -12,7 +12,7 @@ for_either_backend! {
     fn the_way_to_another_node_is_told_from_the_container_to_the_wire(backend) {
         on_two_nodes(&settings(backend), |cluster| {
             let [one, two] = two(cluster);
-            let (source, destination) = (one.container().address, two.container().address);
+            let (source, destination) = (one.container().v4(), two.container().v4());
             let traced = Traced::on(one, source, destination, "--proto udp --dport 53");
             assert!(traced.success, "{traced:?}");
             assert!(traced.at("from_container").contains("slow path: netfilter has not let"), "{traced:?}");
@@ -31,7 +31,7 @@ for_either_backend! {
     fn the_way_from_another_node_is_told_from_the_wire_to_the_container(backend) {
         on_two_nodes(&settings(backend), |cluster| {
             let [one, two] = two(cluster);
-            let (source, destination) = (one.container().address, two.container().address);
+            let (source, destination) = (one.container().v4(), two.container().v4());
             let traced = Traced::on(two, source, destination, "--proto icmp");
             assert!(traced.success, "{traced:?}");
             assert!(traced.at("from_underlay").contains(&format!("accepted: node {}", one.address())), "{traced:?}");
@@ -63,7 +63,7 @@ for_either_backend! {
         on_two_nodes(&settings(backend), |cluster| {
             cluster.nodes_mut()[0].stop_agent().unwrap();
             let [one, two] = two(cluster);
-            let (source, destination) = (one.container().address, two.container().address);
+            let (source, destination) = (one.container().v4(), two.container().v4());
             let before = maps(one);
             for (from, to) in [(source, destination), (destination, source), (source, "10.1.255.9".parse().unwrap())] {
                 for options in ["--proto tcp", "--proto udp --sport 5000", "--proto icmp"] {
@@ -77,7 +77,7 @@ for_either_backend! {
     fn what_would_be_dropped_is_told_with_the_reason(backend) {
         on_two_nodes(&settings(backend), |cluster| {
             let [one, two] = two(cluster);
-            let (ours, theirs) = (one.container().address, two.container().address);
+            let (ours, theirs) = (one.container().v4(), two.container().v4());
             let nowhere = Ipv4Addr::new(10, 1, 255, 9);
             let (nobody, theirs_nobody) = (one.subnet().address(77), two.subnet().address(77));
             for (source, destination, reason) in [
@@ -100,7 +100,7 @@ for_either_backend! {
         on_two_nodes(&settings(backend), |cluster| {
             let [one, two] = two(cluster);
             let mtu = one.subnet().mtu;
-            let size = |size| Traced::on(one, one.container().address, two.container().address, &format!("--size {size}"));
+            let size = |size| Traced::on(one, one.container().v4(), two.container().v4(), &format!("--size {size}"));
             assert!(size(mtu).success);
             let traced = size(mtu + 1);
             assert!(!traced.success);
@@ -128,7 +128,7 @@ fn where_there_is_no_data_path_one_line_says_so() {
 fn for_people_each_place_is_named_once() {
     on_two_nodes(&settings(Backend::Vxlan), |cluster| {
         let [one, two] = two(cluster);
-        let output = run(one, &format!("{} {}", one.container().address, two.container().address));
+        let output = run(one, &format!("{} {}", one.container().v4(), two.container().v4()));
         let text = String::from_utf8(output.stdout).expect("text");
         let places = |place: &str| text.lines().filter(|line| line.starts_with(place)).count();
         for place in ["packet ", "from_container ", "kernel ", "to_overlay ", "result "] {

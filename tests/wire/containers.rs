@@ -46,7 +46,7 @@ for_either_backend! {
         on_two_nodes(&settings(backend), |cluster| {
             let [here, there] = two(cluster);
             let (spoofer, own) = add(here, "spoofer", 3);
-            let neighbour = here.container().address;
+            let neighbour = here.container().v4();
             for address in [own, neighbour] {
                 wait_until("the agent to know both", LIMIT, || endpoint(here, address).is_some()).unwrap();
             }
@@ -55,7 +55,7 @@ for_either_backend! {
             let gateway = mac(here.netns(), "br0");
             let packet = |source, payload: &[u8]| {
                 let datagram = packets::udp(1000, 2000, payload);
-                let ip = Ipv4::new(source, there.container().address, PROTO_UDP, datagram);
+                let ip = Ipv4::new(source, there.container().v4(), PROTO_UDP, datagram);
                 ethernet(gateway, mac(&spoofer, "eth0"), ETHER_IPV4, &ip.bytes())
             };
             socket.send(&packet(neighbour, b"forged")).unwrap();
@@ -66,7 +66,7 @@ for_either_backend! {
                 [b"forged", b"honest"].into_iter().find(|text| bytes.windows(text.len()).any(|part| part == *text))
             });
             assert_eq!(first.unwrap(), b"honest");
-            assert_eq!(ping(&here.container().netns, there.container().address, 1).unwrap().received, 1);
+            assert_eq!(ping(&here.container().netns, there.container().v4(), 1).unwrap().received, 1);
         });
     }
 

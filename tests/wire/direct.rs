@@ -15,7 +15,7 @@ fn nodes_on_one_link_route_plainly_where_the_config_says_so() {
         let [here, there] = two(cluster);
         assert!(here.counters().routes().unwrap().values().all(Route::is_direct));
         for (from, to) in [(here, there), (there, here)] {
-            assert_eq!(ping(&from.container().netns, to.container().address, 3).unwrap().received, 3);
+            assert_eq!(ping(&from.container().netns, to.container().v4(), 3).unwrap().received, 3);
         }
         let traffic = here.counters().traffic(there.subnet().subnet()).unwrap();
         assert_eq!((traffic.encap_packets, traffic.decap_packets), (0, 0), "encapsulated all the same");

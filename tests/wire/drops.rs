@@ -51,7 +51,7 @@ for_either_backend! {
             let (_, device) = port_and_device(backend);
             let (socket, device_mac) = (PacketSocket::open(one.netns(), device).unwrap(), mac(one.netns(), device));
             let sees = PacketSocket::open(one.netns(), UNDERLAY_DEVICE).unwrap();
-            for (name, reason, ether_type, packet) in cases(one.container().address, two.container().address) {
+            for (name, reason, ether_type, packet) in cases(one.container().v4(), two.container().v4()) {
                 let before = dropped(one, reason);
                 // The sender is told of the drop as of a full queue.
                 socket.send(&ethernet([2; 6], device_mac, ether_type, &packet)).unwrap_err();
@@ -67,7 +67,7 @@ for_either_backend! {
             let [one, two] = two(cluster);
             let sees = PacketSocket::open(&two.container().netns, "eth0").unwrap();
             let here = one.container();
-            let socket = here.netns.run(|| UdpSocket::bind((here.address, 0))).unwrap();
+            let socket = here.netns.run(|| UdpSocket::bind((here.v4(), 0))).unwrap();
             socket.set_broadcast(true).unwrap();
             let remote = two.subnet().address(255);
             for to in [[255; 4].into(), [224, 0, 0, 251].into(), [10, 1, 255, 255].into(), remote] {
@@ -76,7 +76,7 @@ for_either_backend! {
             let v6 = here.netns.run(|| UdpSocket::bind("[::]:0")).unwrap();
             // No address yet is as good as none at all.
             v6.send_to(PAYLOAD, "[ff02::1%eth0]:4242").ok();
-            assert_eq!(ping(&here.netns, two.container().address, 1).unwrap().received, 1);
+            assert_eq!(ping(&here.netns, two.container().v4(), 1).unwrap().received, 1);
             assert_eq!(sees.drain(carries).unwrap(), [], "in the other container");
         });
     }

@@ -123,12 +123,12 @@ fn a_container_is_guarded_within_milliseconds() {
 fn come_and_go(rounds: u32, at_once: u32) {
     on_two_nodes(&settings(Backend::Vxlan), |cluster| {
         let [here, there] = two(cluster);
-        let container = here.container().address;
+        let container = here.container().v4();
         wait_until("the first container", LIMIT, || owner(here, container).is_some()).unwrap();
         let before = state(here);
         for round in 0..rounds {
             let guests: Vec<_> = (0..at_once).map(|n| Guest::known(here, &format!("guest{n}"), 10 + n)).collect();
-            assert_eq!(ping(&guests[0].netns, there.container().address, 1).unwrap().received, 1);
+            assert_eq!(ping(&guests[0].netns, there.container().v4(), 1).unwrap().received, 1);
             let mut guests = guests.into_iter();
             // Half of them lose their interface first, as runtimes do it; the others just end.
             for guest in guests.by_ref().take(at_once as usize / 2) {
@@ -140,7 +140,7 @@ fn come_and_go(rounds: u32, at_once: u32) {
             // What the kernel remembers of these addresses is not of the next containers.
             here.netns().ip(&format!("neighbour flush dev {BRIDGE}")).unwrap();
         }
-        assert_eq!(ping(&here.container().netns, there.container().address, 1).unwrap().received, 1);
+        assert_eq!(ping(&here.container().netns, there.container().v4(), 1).unwrap().received, 1);
     });
 }
 
@@ -169,8 +169,8 @@ fn containers_are_guarded_without_an_agent_and_taken_over_by_the_next() {
         comes.up(here);
         let socket = PacketSocket::open(&stays.netns, "eth0").unwrap();
         let forge = || {
-            let neighbour = here.container().address;
-            let packet = Ipv4::new(neighbour, there.container().address, PROTO_UDP, udp(1, 2, b"forged"));
+            let neighbour = here.container().v4();
+            let packet = Ipv4::new(neighbour, there.container().v4(), PROTO_UDP, udp(1, 2, b"forged"));
             let frame = ethernet(mac(here.netns(), BRIDGE), mac(&stays.netns, "eth0"), ETHER_IPV4, &packet.bytes());
             socket.send(&frame).unwrap();
         };
@@ -188,7 +188,7 @@ fn containers_are_guarded_without_an_agent_and_taken_over_by_the_next() {
         .unwrap();
         assert_eq!(links(here)[&stays.link()], link, "attached anew: there was a gap");
         let socket = PacketSocket::open(&stays.netns, "eth0").unwrap();
-        let packet = Ipv4::new(here.container().address, there.container().address, PROTO_UDP, udp(1, 2, b"forged"));
+        let packet = Ipv4::new(here.container().v4(), there.container().v4(), PROTO_UDP, udp(1, 2, b"forged"));
         let frame = ethernet(mac(here.netns(), BRIDGE), mac(&stays.netns, "eth0"), ETHER_IPV4, &packet.bytes());
         socket.send(&frame).unwrap();
         wait_until("the drop by the next agent's program", LIMIT, || dropped(here, Reason::SpoofedNeighbour) == 2)
@@ -201,9 +201,9 @@ fn forgeries_are_dropped_and_counted_and_do_the_neighbour_no_harm() {
     on_two_nodes(&settings(Backend::Vxlan), |cluster| {
         let [here, there] = two(cluster);
         let spoofer = Guest::known(here, "spoofer", 10);
-        let (neighbour, gateway) = (here.container().address, here.subnet().gateway);
+        let (neighbour, gateway) = (here.container().v4(), here.subnet().gateway);
         let (own, bridge) = (mac(&spoofer.netns, "eth0"), mac(here.netns(), BRIDGE));
-        let datagram = Ipv4::new(neighbour, there.container().address, PROTO_UDP, udp(1, 2, b"forged")).bytes();
+        let datagram = Ipv4::new(neighbour, there.container().v4(), PROTO_UDP, udp(1, 2, b"forged")).bytes();
         // Behind two tags of VLAN 0, of which the kernel takes one off before the program sees the packet.
         let tagged = [&[0, 0], &ETHER_VLAN.to_be_bytes()[..], &[0, 0], &ETHER_IPV4.to_be_bytes(), &datagram].concat();
         let forgeries = [
@@ -234,7 +234,7 @@ fn forgeries_are_dropped_and_counted_and_do_the_neighbour_no_harm() {
         let after = (neighbours(here.netns()), neighbours(&here.container().netns));
         assert_eq!(mac_of(&after.0, neighbour), mac_of(&known.0, neighbour));
         assert_eq!(mac_of(&after.1, gateway), mac_of(&known.1, gateway));
-        assert_eq!(ping(&here.container().netns, there.container().address, 2).unwrap().received, 2);
+        assert_eq!(ping(&here.container().netns, there.container().v4(), 2).unwrap().received, 2);
     });
 }
 
@@ -243,7 +243,7 @@ fn a_container_cannot_take_a_neighbours_address_by_giving_it_to_itself() {
     on_two_nodes(&settings(Backend::Vxlan), |cluster| {
         let [here, there] = two(cluster);
         let thief = Guest::known(here, "thief", 10);
-        let (neighbour, owned_by) = (here.container().address, owner(here, here.container().address));
+        let (neighbour, owned_by) = (here.container().v4(), owner(here, here.container().v4()));
         assert!(owned_by.is_some());
         let length = here.subnet().length;
         // The third address shows that the agent has heard of the others.
@@ -255,9 +255,9 @@ fn a_container_cannot_take_a_neighbours_address_by_giving_it_to_itself() {
         assert_eq!(owner(here, neighbour), owned_by);
         assert_eq!(owner(here, here.subnet().gateway), Some(0));
         let mut command = thief.netns.command("ping");
-        command.args(["-n", "-q", "-c1", "-W1", "-I", &neighbour.to_string(), &there.container().address.to_string()]);
+        command.args(["-n", "-q", "-c1", "-W1", "-I", &neighbour.to_string(), &there.container().v4().to_string()]);
         assert!(output(&mut command).is_err(), "a ping with the stolen address was answered");
         assert!(dropped(here, Reason::SpoofedNeighbour) > 0);
-        assert_eq!(ping(&here.container().netns, there.container().address, 2).unwrap().received, 2);
+        assert_eq!(ping(&here.container().netns, there.container().v4(), 2).unwrap().received, 2);
     });
 }

@@ -31,7 +31,7 @@ for_either_backend! {
             for (from, to) in [(one, two), (two, one)] {
                 let sees = PacketSocket::open(to.netns(), UNDERLAY_DEVICE).unwrap();
                 let largest = usize::try_from(from.subnet().mtu).unwrap() - 28;
-                assert_eq!(ping(&from.container().netns, to.container().address, 1).unwrap().received, 1);
+                assert_eq!(ping(&from.container().netns, to.container().v4(), 1).unwrap().received, 1);
                 for size in [largest, 65_507] {
                     assert_eq!(flow(from, to).udp_echo(2, size).unwrap(), 2, "{size} bytes");
                 }

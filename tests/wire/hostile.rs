@@ -66,7 +66,7 @@ impl<'a> Attacker<'a> {
 
     /// A packet from the other node's container to the victim's.
     fn inner(&self) -> Ipv4 {
-        let (from, to) = (self.other.container().address, self.victim.container().address);
+        let (from, to) = (self.other.container().v4(), self.victim.container().v4());
         Ipv4::new(from, to, PROTO_UDP, udp(1234, 4242, PAYLOAD))
     }
 
@@ -100,7 +100,7 @@ impl<'a> Attacker<'a> {
 
     /// Fails if anything has reached the container. What was sent before a ping has arrived before its answer.
     pub(crate) fn assert_nothing_came(&self) {
-        let pings = ping(&self.other.container().netns, self.victim.container().address, 1).unwrap();
+        let pings = ping(&self.other.container().netns, self.victim.container().v4(), 1).unwrap();
         assert_eq!(pings.received, 1, "the ping that shows that the container can be reached");
         let came = self.sees.drain(hostile).unwrap();
         assert_eq!(came, [], "in the container");
@@ -214,7 +214,7 @@ for_either_backend! {
         on_two_nodes(&settings(backend), |cluster| {
             let attacker = Attacker::new(cluster, backend);
             let node = attacker.victim;
-            let socket = node.container().netns.run(|| UdpSocket::bind((node.container().address, 0))).unwrap();
+            let socket = node.container().netns.run(|| UdpSocket::bind((node.container().v4(), 0))).unwrap();
             let (port, _) = port_and_device(backend);
             for address in [node.address(), node.subnet().gateway, node.subnet().subnet()] {
                 socket.send_to(&attacker.payload(&attacker.inner()), (address, port)).unwrap();
@@ -222,7 +222,7 @@ for_either_backend! {
             // An ICMP error quotes what was sent.
             let is_udp = |frame: &Frame| Ipv4::in_frame(&frame.bytes).is_some_and(|packet| packet.protocol == PROTO_UDP);
             let came = |frame: &Frame| (!frame.outgoing && is_udp(frame)).then(|| hostile(frame)).flatten();
-            let pings = ping(&attacker.other.container().netns, node.container().address, 1).unwrap();
+            let pings = ping(&attacker.other.container().netns, node.container().v4(), 1).unwrap();
             assert_eq!(pings.received, 1);
             assert_eq!(attacker.sees.drain(came).unwrap(), []);
             if backend == Backend::Vxlan {

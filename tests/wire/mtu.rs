@@ -26,7 +26,7 @@ fn overlay_mtu(backend: Backend) -> u32 {
 fn ping(from: &Container, to: &Container, size: u32, pmtudisc: &str) -> String {
     let mut command = from.netns.command("ping");
     command.args(["-n", "-c", "1", "-W", "2", "-M", pmtudisc, "-s", &(size - PING_HEADERS).to_string()]);
-    said(command.arg(to.address.to_string()))
+    said(command.arg(to.v4().to_string()))
 }
 
 #[track_caller]
@@ -111,7 +111,7 @@ for_either_backend! {
             let [one, two] = two(cluster);
             let sees = PacketSocket::open(&two.container().netns, "eth0").unwrap();
             assert_eq!(flow(one, two).udp_echo(1, 4000).unwrap(), 1);
-            let arrived = |packet: &Ipv4| packet.destination == two.container().address;
+            let arrived = |packet: &Ipv4| packet.destination == two.container().v4();
             let fragments = sees.drain(|frame| Ipv4::in_frame(&frame.bytes).filter(arrived)).unwrap();
             let fragments: Vec<_> = fragments.iter().map(|packet| packet.flags_and_offset).collect();
             assert_eq!(fragments.len(), 3, "{fragments:x?}");

@@ -39,8 +39,8 @@ fn offload(cluster: &Cluster, on: bool) {
 fn source_ports(from: &Node, to: &Node, flows: usize) -> Vec<u16> {
     let sees = PacketSocket::open(from.netns(), UNDERLAY_DEVICE).unwrap();
     for _ in 0..flows {
-        let socket = from.container().netns.run(|| UdpSocket::bind((from.container().address, 0))).unwrap();
-        socket.send_to(b"flow", (to.container().address, 4242)).unwrap();
+        let socket = from.container().netns.run(|| UdpSocket::bind((from.container().v4(), 0))).unwrap();
+        socket.send_to(b"flow", (to.container().v4(), 4242)).unwrap();
     }
     let ports = |outer: Ipv4| {
         (outer.destination == to.address()).then(|| u16::from_be_bytes([outer.payload[0], outer.payload[1]]))

@@ -71,7 +71,7 @@ for_either_backend! {
             }
             let path = cluster.directory().join("underlay.pcap");
             capture(cluster, &path, || {
-                assert_eq!(ping(&one.container().netns, two.container().address, 1).unwrap().received, 1);
+                assert_eq!(ping(&one.container().netns, two.container().v4(), 1).unwrap().received, 1);
                 for (from, to) in [(one, two), (two, one)] {
                     assert_eq!(flow(from, to).udp_echo(2, 100).unwrap(), 2);
                     assert_eq!(flow(from, to).udp_echo(1, 4000).unwrap(), 1);

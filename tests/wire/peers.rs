@@ -2,12 +2,14 @@
 
 use std::net::Ipv4Addr;
 
+use ipnetwork::IpNetwork;
 use overlay_common::Reason;
 use overlay_tests::{
     cluster::{Backend, CONFIG_KEY, Cluster, Datastore, NETWORK, Settings},
+    kernel_vxlan::{KernelNode, TunnelEnd},
     netns::Netns,
-    node::{Node, UNDERLAY_DEVICE},
-    process::{output, wait_until},
+    node::{Container, ContainerNetwork, Node, UNDERLAY_DEVICE},
+    process::wait_until,
     sandbox::isolated,
     traffic::{Flow, ping},
     tun_peer::{self, TunPeer},
@@ -16,7 +18,7 @@ use overlay_tests::{
 use crate::ground::{LIMIT, dropped, for_either_backend};
 
 /// The peer's subnet: far from any that our node would draw early.
-const SUBNET: &str = "10.1.200.0";
+const SUBNET: &str = "10.1.200.0/24";
 const LEASE: &str = "/coreos.com/network/subnets/10.1.200.0-24";
 
 /// A node set up without any code of ours but the namespaces.
@@ -24,7 +26,12 @@ struct Peer {
     netns: Netns,
     address: Ipv4Addr,
     container: Netns,
-    tun: Option<TunPeer>,
+    tunnel: Tunnel,
+}
+
+enum Tunnel {
+    Kernel(KernelNode),
+    Proxy(#[expect(dead_code, reason = "it works as long as it is held")] TunPeer),
 }
 
 fn peer_address(host: u8) -> Ipv4Addr {
@@ -32,93 +39,61 @@ fn peer_address(host: u8) -> Ipv4Addr {
 }
 
 impl Peer {
-    /// A machine on the underlay with a bridge and a container, as Docker would make them.
-    fn new(cluster: &Cluster, overlay_mtu: u32) -> Self {
+    /// What flanneld does for its vxlan backend.
+    fn vxlan(cluster: &Cluster) -> Self {
         let (netns, address) = cluster.attach("peer", 77).unwrap();
-        let container = Netns::new().unwrap();
-        netns.sysctl("net.ipv4.ip_forward", "1").unwrap();
-        netns.bridge("cni0").unwrap();
-        netns.ip(&format!("address add {}/24 dev cni0", peer_address(1))).unwrap();
-        netns.veth("container", &container, "eth0", overlay_mtu).unwrap();
-        netns.ip("link set dev container master cni0").unwrap();
-        container.ip(&format!("address add {}/24 dev eth0", peer_address(2))).unwrap();
-        container.ip(&format!("route add default via {}", peer_address(1))).unwrap();
-        Self { netns, address, container, tun: None }
-    }
-
-    /// What flanneld does for its vxlan backend, command by command.
-    fn vxlan(cluster: &mut Cluster) -> Self {
-        let peer = Self::new(cluster, 1450);
-        for command in [
-            format!(
-                "link add flannel.1 type vxlan id 1 dev {UNDERLAY_DEVICE} local {} dstport 8472 nolearning",
-                peer.address
-            ),
-            format!("address add {SUBNET}/32 dev flannel.1"),
-            "link set dev flannel.1 mtu 1450 up".to_owned(),
-        ] {
-            peer.netns.ip(&command).unwrap();
-        }
+        let node = KernelNode::new(netns.clone(), &[address.into()], &[SUBNET.parse().unwrap()], 1500).unwrap();
+        let container = node.container.netns.clone();
+        let peer = Self { netns, address, container, tunnel: Tunnel::Kernel(node) };
         peer.learn(cluster);
         peer
     }
 
-    /// What flanneld does for a node it learns of: neighbour, FDB entry, route.
-    fn learn(&self, cluster: &mut Cluster) {
-        let (subnet, vtep_mac) = our_vtep(cluster);
-        self.netns.ip(&format!("neighbour replace {subnet} lladdr {vtep_mac} dev flannel.1 nud permanent")).unwrap();
-        let node = cluster.nodes()[0].address().to_string();
-        let mut fdb = self.netns.command("bridge");
-        output(fdb.args(["fdb", "replace", &vtep_mac, "dev", "flannel.1", "dst", &node, "self", "permanent"])).unwrap();
-        self.netns.ip(&format!("route replace {subnet}/24 via {subnet} dev flannel.1 onlink")).unwrap();
+    /// What flanneld does for a node it learns of.
+    fn learn(&self, cluster: &Cluster) {
+        let Tunnel::Kernel(node) = &self.tunnel else { return };
+        node.learn(&our_end(cluster)).unwrap();
     }
 
-    fn udp(cluster: &mut Cluster) -> Self {
-        let mut peer = Self::new(cluster, 1472);
+    fn udp(cluster: &Cluster) -> Self {
+        let (netns, address) = cluster.attach("peer", 77).unwrap();
+        netns.sysctl("net.ipv4.ip_forward", "1").unwrap();
+        let gateway = IpNetwork::new(peer_address(1).into(), 24).unwrap();
+        let network = ContainerNetwork { gateways: vec![gateway], mtu: 1472 };
+        let container = Container::on_bridge(&netns, network).unwrap().netns;
         let settings = tun_peer::Settings {
             device: "flannel0".to_owned(),
             mtu: 1472,
-            underlay: peer.address,
+            underlay: address,
             port: 8285,
             network: NETWORK.parse().unwrap(),
-            subnet: format!("{SUBNET}/24").parse().unwrap(),
+            subnet: SUBNET.parse().unwrap(),
         };
-        let tun = TunPeer::start(&peer.netns, &settings).unwrap();
+        let tun = TunPeer::start(&netns, &settings).unwrap();
         let node = &cluster.nodes()[0];
         // As a NIC, unlike a veth, would: checksums are filled in and super-packets cut up before they leave.
         node.netns().offload(UNDERLAY_DEVICE, &["tx"], false).unwrap();
         tun.set_route(format!("{}/24", node.subnet().subnet()).parse().unwrap(), node.address());
-        peer.tun = Some(tun);
-        peer
-    }
-
-    fn vtep_mac(&self) -> String {
-        let text = self.netns.ip("-o link show dev flannel.1").unwrap();
-        text.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
+        Self { netns, address, container, tunnel: Tunnel::Proxy(tun) }
     }
 
     /// The lease as flanneld prints it.
-    fn lease(&self, backend: Backend) -> String {
-        let address = self.address;
-        match backend {
-            Backend::Udp => format!(r#"{{"PublicIP":"{address}","PublicIPv6":null}}"#),
-            Backend::Vxlan => format!(
-                r#"{{"PublicIP":"{address}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{}"}}}}"#,
-                self.vtep_mac()
-            ),
+    fn lease(&self) -> String {
+        match &self.tunnel {
+            Tunnel::Kernel(node) => node.lease().unwrap(),
+            Tunnel::Proxy(_) => format!(r#"{{"PublicIP":"{}","PublicIPv6":null}}"#, self.address),
         }
     }
 }
 
-/// The subnet and the VTEP's MAC address in our node's lease.
-fn our_vtep(cluster: &mut Cluster) -> (Ipv4Addr, String) {
+/// Our node as its lease describes it.
+fn our_end(cluster: &Cluster) -> TunnelEnd {
     let leases = cluster.etcd().list(&CONFIG_KEY.replace("config", "subnets/")).unwrap();
     let (key, value) = leases.into_iter().find(|(key, _)| key != LEASE).unwrap();
-    let subnet: Option<Ipv4Addr> =
-        key.rsplit('/').next().and_then(|name| name.strip_suffix("-24")).and_then(|name| name.parse().ok());
+    let subnet = key.rsplit('/').next().unwrap().replace('-', "/").parse().unwrap();
     let value: serde_json::Value = serde_json::from_str(&value).unwrap();
-    let mac = value["BackendData"]["VtepMAC"].as_str().unwrap_or_default().to_owned();
-    (subnet.unwrap(), mac)
+    let mac = value["BackendData"]["VtepMAC"].as_str().unwrap().parse().unwrap();
+    TunnelEnd { subnet, address: cluster.nodes()[0].address().into(), mac }
 }
 
 /// Runs `test` on one node of ours and a peer whose lease it knows.
@@ -127,10 +102,10 @@ fn with_peer(backend: Backend, test: impl FnOnce(&mut Cluster, &Peer) + Send) {
         let settings = Settings { nodes: 1, backend, datastore: Datastore::Etcd, ..Settings::default() };
         let mut cluster = Cluster::start(&settings).unwrap();
         let peer = match backend {
-            Backend::Udp => Peer::udp(&mut cluster),
-            Backend::Vxlan => Peer::vxlan(&mut cluster),
+            Backend::Udp => Peer::udp(&cluster),
+            Backend::Vxlan => Peer::vxlan(&cluster),
         };
-        cluster.etcd().put(LEASE, &peer.lease(backend)).unwrap();
+        cluster.etcd().put(LEASE, &peer.lease()).unwrap();
         wait_until("the peer's route", LIMIT, || knows_peer(&cluster.nodes()[0])).unwrap();
         test(&mut cluster, &peer);
     });
@@ -143,18 +118,17 @@ fn knows_peer(node: &Node) -> bool {
 /// Every way in which one of ours can talk to one of theirs, and back.
 fn flows(node: &Node, peer: &Peer) -> Vec<(&'static str, Flow)> {
     let (ours, container) = (node.subnet(), node.container());
-    let flow = |from: &Netns, to: &Netns, address| Flow { from: from.clone(), to: to.clone(), address };
     vec![
-        ("container to container", flow(&container.netns, &peer.container, peer_address(2))),
-        ("container to node's overlay address", flow(&container.netns, &peer.netns, peer_address(0))),
-        ("container to gateway", flow(&container.netns, &peer.netns, peer_address(1))),
-        ("node to container", flow(node.netns(), &peer.container, peer_address(2))),
-        ("node to gateway", flow(node.netns(), &peer.netns, peer_address(1))),
-        ("peer's container to container", flow(&peer.container, &container.netns, container.address)),
-        ("peer's container to node's overlay address", flow(&peer.container, node.netns(), ours.subnet())),
-        ("peer's container to gateway", flow(&peer.container, node.netns(), ours.gateway)),
-        ("peer to container", flow(&peer.netns, &container.netns, container.address)),
-        ("peer to gateway", flow(&peer.netns, node.netns(), ours.gateway)),
+        ("container to container", Flow::new(&container.netns, &peer.container, peer_address(2))),
+        ("container to node's overlay address", Flow::new(&container.netns, &peer.netns, peer_address(0))),
+        ("container to gateway", Flow::new(&container.netns, &peer.netns, peer_address(1))),
+        ("node to container", Flow::new(node.netns(), &peer.container, peer_address(2))),
+        ("node to gateway", Flow::new(node.netns(), &peer.netns, peer_address(1))),
+        ("peer's container to container", Flow::new(&peer.container, &container.netns, container.v4())),
+        ("peer's container to node's overlay address", Flow::new(&peer.container, node.netns(), ours.subnet())),
+        ("peer's container to gateway", Flow::new(&peer.container, node.netns(), ours.gateway)),
+        ("peer to container", Flow::new(&peer.netns, &container.netns, container.v4())),
+        ("peer to gateway", Flow::new(&peer.netns, node.netns(), ours.gateway)),
     ]
 }
 
@@ -188,7 +162,7 @@ for_either_backend! {
             wait_until("the route to be gone", LIMIT, || !knows_peer(node)).unwrap();
             assert_eq!(ping(&node.container().netns, peer_address(2), 1).unwrap().received, 0);
             assert_eq!(dropped(node, Reason::NoRoute), 1);
-            assert_eq!(ping(&peer.container, node.container().address, 1).unwrap().received, 0);
+            assert_eq!(ping(&peer.container, node.container().v4(), 1).unwrap().received, 0);
             assert_eq!(dropped(node, Reason::UnknownNode), 1);
         });
     }
@@ -204,7 +178,7 @@ fn a_peers_new_mac_address_is_used_at_once() {
         peer.learn(cluster);
         let node = cluster.nodes()[0].container().netns.clone();
         assert_eq!(ping(&node, peer_address(2), 1).unwrap().received, 0, "to the old address");
-        cluster.etcd().put(LEASE, &peer.lease(Backend::Vxlan)).unwrap();
+        cluster.etcd().put(LEASE, &peer.lease()).unwrap();
         let counters = cluster.nodes()[0].counters();
         let known = || counters.routes().unwrap()[&peer_address(0)].vtep_mac() == [2, 0, 0, 0, 0, 0x77];
         wait_until("the new address", LIMIT, known).unwrap();

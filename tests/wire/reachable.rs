@@ -26,8 +26,8 @@ fn owner(node: &Node, address: Ipv4Addr) -> Option<u32> {
 fn assert_reached(here: &Node, there: &Node, veth: &str, container: &Netns, address: Ipv4Addr) {
     let ifindex = here.netns().index_of(veth).unwrap();
     wait_until("the agent to know the container", LIMIT, || owner(here, address) == Some(ifindex)).unwrap();
-    let to = Flow { from: there.container().netns.clone(), to: container.clone(), address };
-    let back = Flow { from: container.clone(), to: to.from.clone(), address: there.container().address };
+    let to = Flow::new(&there.container().netns, container, address);
+    let back = Flow::new(container, &to.from, there.container().v4());
     for flow in [to, back] {
         wait_until("an answer", LIMIT, || ping(&flow.from, flow.address, 1).unwrap().received == 1).unwrap();
         flow.tcp_transfer(1 << 20).unwrap();
@@ -119,7 +119,7 @@ fn containers_are_reached_on_a_bridge_that_gets_its_address_late_and_on_one_that
         let (late, address) = on_bridge(here, "late", "third0", 131);
         late.ip(&format!("route add default via {gateway}")).unwrap();
         assert_reached(here, there, "late", &late, address);
-        assert_reached(here, there, "container", &here.container().netns, here.container().address);
+        assert_reached(here, there, "container", &here.container().netns, here.container().v4());
     });
 }
 
@@ -153,10 +153,10 @@ fn a_bridge_with_a_smaller_mtu_counts_on_the_fast_path_as_well() {
         let container = &here.container().netns;
         let (near, far) = (
             container.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap(),
-            there.container().netns.run(|| UdpSocket::bind((there.container().address, 7))).unwrap(),
+            there.container().netns.run(|| UdpSocket::bind((there.container().v4(), 7))).unwrap(),
         );
-        near.connect((there.container().address, 7)).unwrap();
-        far.connect((here.container().address, near.local_addr().unwrap().port())).unwrap();
+        near.connect((there.container().v4(), 7)).unwrap();
+        far.connect((here.container().v4(), near.local_addr().unwrap().port())).unwrap();
         let fast = || there.counters().flows().unwrap().iter().any(|(key, _)| key.local().1 == 7);
         wait_until("the flow to be approved", LIMIT, || {
             near.send(b"ping").unwrap();
@@ -169,7 +169,7 @@ fn a_bridge_with_a_smaller_mtu_counts_on_the_fast_path_as_well() {
         near.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         wait_until("the sender to be told", LIMIT, || {
             drop(near.send(&[0; 1372]));
-            said(container.command("ip").args(["route", "get", &there.container().address.to_string()]))
+            said(container.command("ip").args(["route", "get", &there.container().v4().to_string()]))
                 .contains(&format!("mtu {mtu}"))
         })
         .unwrap();

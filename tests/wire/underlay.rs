@@ -29,7 +29,7 @@ const fn device(backend: Backend) -> &'static str {
 fn assert_traffic(cluster: &Cluster) {
     let [one, two] = two(cluster);
     for (from, to) in [(one, two), (two, one)] {
-        let (container, address) = (&from.container().netns, to.container().address);
+        let (container, address) = (&from.container().netns, to.container().v4());
         wait_until("an answer", LIMIT, || ping(container, address, 1).unwrap().received == 1).unwrap();
         flow(from, to).tcp_transfer(1 << 20).unwrap();
     }
@@ -84,7 +84,7 @@ for_either_backend! {
                     one.container().netns.ip("route flush cache").unwrap();
                     let mut ping = one.container().netns.command("ping");
                     ping.args(["-n", "-c1", "-W2", "-M", "do", "-s", &(size - 28).to_string()]);
-                    said(ping.arg(two.container().address.to_string()))
+                    said(ping.arg(two.container().v4().to_string()))
                 };
                 assert!(sent(expected).contains(" 0% packet loss"));
                 if expected < before {

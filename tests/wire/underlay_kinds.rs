@@ -65,7 +65,7 @@ fn add_second_port(cluster: &Cluster, node: &Node) {
 fn assert_traffic(cluster: &Cluster) {
     let [one, two] = two(cluster);
     for (from, to) in [(one, two), (two, one)] {
-        assert_eq!(ping(&from.container().netns, to.container().address, 1).unwrap().received, 1);
+        assert_eq!(ping(&from.container().netns, to.container().v4(), 1).unwrap().received, 1);
         assert_eq!(flow(from, to).udp_echo(2, 4000).unwrap(), 2);
         flow(from, to).tcp_transfer(4 << 20).unwrap();
     }
@@ -106,7 +106,7 @@ for_either_backend! {
                 cluster.underlay().ip(&format!("link set dev {} down", node.name())).unwrap();
             }
             let [one, two] = two(cluster);
-            let answered = || ping(&one.container().netns, two.container().address, 1).unwrap().received == 1;
+            let answered = || ping(&one.container().netns, two.container().v4(), 1).unwrap().received == 1;
             wait_until("the other port to carry on", LIMIT, answered).unwrap();
             assert_traffic(cluster);
         });

@@ -29,7 +29,7 @@ for_either_backend! {
         on_two_nodes(&xdp(backend), |cluster| {
             let [one, two] = two(cluster);
             assert!(one.netns().ip("link show dev eth0").unwrap().contains("prog/xdp"), "XDP is not attached");
-            assert_eq!(ping(&one.container().netns, two.container().address, 2).unwrap().received, 2);
+            assert_eq!(ping(&one.container().netns, two.container().v4(), 2).unwrap().received, 2);
             let received = two.counters().traffic(one.subnet().subnet()).unwrap();
             assert_eq!((received.decap_packets, received.decap_bytes), (2, 168));
             for (from, to) in [(one, two), (two, one)] {

@@ -109,7 +109,7 @@ impl<'a> World<'a> {
             places.insert(place, Ground { netns: node.netns().clone(), address: node.address() });
         }
         let mut add = |place, container: &Container| {
-            places.insert(place, Ground { netns: container.netns.clone(), address: container.address });
+            places.insert(place, Ground { netns: container.netns.clone(), address: container.v4() });
         };
         let [one, two, _] = cluster.nodes() else { panic!("three nodes") };
         add(Place::Here, one.container());
@@ -356,8 +356,8 @@ impl<'a> World<'a> {
         two.netns().ip("link set dev container nomaster").unwrap();
         let new = start_container(two, "replacement", 2);
         announce(&new, two);
-        let old = self.places.insert(Place::There, Ground { netns: new.netns, address: new.address }).unwrap();
-        self.old.push(Container { netns: old.netns, address: old.address });
+        let old = self.places.insert(Place::There, Ground { address: new.v4(), netns: new.netns }).unwrap();
+        self.old.push(Container { netns: old.netns, addresses: vec![old.address.into()] });
     }
 
     fn hand_over(&mut self) {
@@ -377,7 +377,7 @@ impl<'a> World<'a> {
             self.cluster.nodes()[0].subnet().subnet(),
             self.node(Place::One).address(),
         );
-        self.places.insert(Place::There, Ground { netns: new.netns, address: new.address });
+        self.places.insert(Place::There, Ground { address: new.v4(), netns: new.netns });
     }
 }
 

@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Datastore, MAX_NODES, Settings, attach, underlay_address};
+use super::{Datastore, MAX_NODES, Settings};
 use crate::{
     etcd::{self, Etcd},
-    netns::Netns,
+    underlay::Underlay,
 };
 
 /// Under which key etcd holds the network config: flannel's.
@@ -28,7 +28,7 @@ pub(super) enum Store {
 
 impl Store {
     /// Starts etcd on `underlay`, or names a directory below `directory`.
-    pub(super) fn new(settings: &Settings, underlay: &Netns, directory: &Path) -> Result<Self> {
+    pub(super) fn new(settings: &Settings, underlay: &Underlay, directory: &Path) -> Result<Self> {
         if settings.datastore == Datastore::File {
             return Ok(Self::File(directory.join("datastore")));
         }
@@ -37,7 +37,7 @@ impl Store {
         ensure!((1..=hosts.len()).contains(&members.into()), "{members} members of etcd: 1 to {} fit", hosts.len());
         let place = |host| {
             let name = if host == ETCD_HOST { "etcd".to_owned() } else { format!("etcd{}", ETCD_HOST - host + 1) };
-            Ok((attach(underlay, &name, host, settings.underlay_mtu)?, underlay_address(host)))
+            Ok((underlay.attach(&name, host)?, Underlay::v4(host)))
         };
         let places = hosts.rev().take(members.into()).map(place).collect::<Result<Vec<_>>>()?;
         Ok(Self::Etcd(match &places[..] {

@@ -1,35 +1,38 @@
 //! What `from_underlay` and `xdp_decap` do.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use overlay_common::{Encapsulation, Reason, Traffic, XDP_DECAPSULATED};
 
 use super::{
-    Expected, Facts, Fate, Node, Super,
-    headers::{Ethernet, IPV4, Ipv4, UDP, Udp, Vxlan},
+    End, Expected, Facts, Family, Fate, Node, Super,
+    headers::{Ethernet, UDP, Udp, Vxlan},
+    ip::Ip,
     wire_packets,
 };
-use crate::packets::{self, ETHER_IPV4, PROTO_UDP};
+use crate::packets::{self, PROTO_UDP};
 
 /// The one set of VXLAN flags that we understand: a network number is there (RFC 7348, section 5).
 const VNI_PRESENT: u8 = 0x08;
 
 /// A tunnel packet that may come in.
 struct Accepted<'a> {
-    outer: Ipv4<'a>,
+    /// Our tunnel end that it has come to.
+    end: &'a End,
+    outer: Ip<'a>,
     /// The inner header, and all bytes from it to the end of the frame.
-    inner: Ipv4<'a>,
+    inner: Ip<'a>,
     /// Length in bytes of the inner packet.
     length: usize,
     /// Network address of the subnet that it comes from.
-    subnet: Ipv4Addr,
+    subnet: IpAddr,
 }
 
 /// Decapsulates `udp`. VXLAN is left to the kernel's own device once it has been found good, and so is the first of
 /// several fragments.
 pub(super) fn from_underlay(facts: &Facts, packet: &[u8], super_packet: Option<Super>) -> Result<Expected, Reason> {
-    let Some((node, accepted)) = accept(facts, packet, super_packet)? else { return Ok(Expected::UNTOUCHED) };
-    let bytes = delivered(node, &accepted)?;
+    let Some(accepted) = accept(facts, packet, super_packet)? else { return Ok(Expected::UNTOUCHED) };
+    let bytes = delivered(&accepted)?;
     if accepted.outer.more_fragments() {
         return Ok(Expected::UNTOUCHED);
     }
@@ -44,26 +47,26 @@ pub(super) fn from_underlay(facts: &Facts, packet: &[u8], super_packet: Option<S
 /// Decapsulates both kinds, and marks the packet in its metadata as decapsulated. The kernel shows metadata in
 /// front of the packet. A fragment is left to `from_underlay`.
 pub(super) fn xdp_decap(facts: &Facts, packet: &[u8]) -> Result<Expected, Reason> {
-    let Some((node, accepted)) = accept(facts, packet, None)? else { return Ok(Expected::UNTOUCHED) };
+    let Some(accepted) = accept(facts, packet, None)? else { return Ok(Expected::UNTOUCHED) };
     if accepted.outer.more_fragments() {
         return Ok(Expected::UNTOUCHED);
     }
-    let marked = [XDP_DECAPSULATED.to_ne_bytes().to_vec(), delivered(node, &accepted)?].concat();
+    let marked = [XDP_DECAPSULATED.to_ne_bytes().to_vec(), delivered(&accepted)?].concat();
     Ok(Expected { fate: Fate::Becomes(marked), counted: Some(count(&accepted, 1)) })
 }
 
-fn count(accepted: &Accepted<'_>, packets: u64) -> (Ipv4Addr, Traffic) {
+fn count(accepted: &Accepted<'_>, packets: u64) -> (IpAddr, Traffic) {
     let traffic = Traffic { decap_packets: packets, decap_bytes: accepted.length as u64, ..Traffic::default() };
     (accepted.subnet, traffic)
 }
 
 /// The packet as it enters the overlay device: to our VTEP's MAC address, from nobody. What stands behind the
 /// inner packet in the frame stays there.
-fn delivered(node: &Node, accepted: &Accepted<'_>) -> Result<Vec<u8>, Reason> {
+fn delivered(accepted: &Accepted<'_>) -> Result<Vec<u8>, Reason> {
     let (inside, outside) = (accepted.inner.tos(), accepted.outer.tos());
     let ecn = combined_ecn(inside & 0b11, outside & 0b11).ok_or(Reason::CeOnNotEct)?;
     let inner = accepted.inner.with_tos(inside & !0b11 | ecn);
-    Ok(packets::ethernet(node.vtep.mac, [0; 6], ETHER_IPV4, &inner))
+    Ok(packets::ethernet(accepted.end.mac, [0; 6], accepted.inner.family().ether_type(), &inner))
 }
 
 /// RFC 6040, figure 4: the ECN field after decap, `None` where the packet must be dropped.
@@ -83,41 +86,40 @@ fn combined_ecn(inner: u8, outer: u8) -> Option<u8> {
 }
 
 /// The tunnel packet in a frame, or the beginning of one; `None`: there is none for us.
-fn accept<'a>(
-    facts: &'a Facts,
-    packet: &'a [u8],
-    super_packet: Option<Super>,
-) -> Result<Option<(&'a Node, Accepted<'a>)>, Reason> {
+fn accept<'a>(facts: &'a Facts, packet: &'a [u8], super_packet: Option<Super>) -> Result<Option<Accepted<'a>>, Reason> {
     let Some(node) = &facts.node else { return Ok(None) };
-    let Some(outer) = Ethernet::parse(packet).filter(|frame| frame.ether_type == ETHER_IPV4) else { return Ok(None) };
-    let Some(outer) = Ipv4::parse(outer.payload) else { return Ok(None) };
-    if node.network.contains(outer.source()) {
+    let Some(frame) = Ethernet::parse(packet) else { return Ok(None) };
+    let Some(family) = Family::of_ether_type(frame.ether_type) else { return Ok(None) };
+    let Some(outer) = Ip::parse(family, frame.payload) else { return Ok(None) };
+    if node.ranges.of(family).is_some_and(|range| range.network.contains(outer.source())) {
         let is_direct = facts.route(outer.source()).is_some_and(|(_, hop)| hop.direct);
         return if is_direct { Ok(None) } else { Err(Reason::NotEncapsulated) };
     }
     // Only the first fragment has a UDP header; the others are nothing without it.
-    let for_us = outer.is_well_formed()
-        && outer.protocol() == PROTO_UDP
-        && outer.destination() == node.vtep.address
-        && outer.fragment_offset() == 0;
-    if !for_us {
-        return Ok(None);
-    }
+    let for_us = |end: &&End| {
+        outer.is_well_formed()
+            && outer.protocol() == PROTO_UDP
+            && outer.destination() == end.address
+            && outer.fragment_offset() == 0
+    };
+    let Some(end) = node.ends.of(family).filter(for_us) else { return Ok(None) };
     let udp = outer.bytes().get(outer.header_len()..).and_then(Udp::parse).ok_or(Reason::Truncated)?;
-    if udp.destination_port != node.vtep.port {
+    if udp.destination_port != node.port {
         return Ok(None);
     }
-    let end = end_of_datagram(outer, &udp, super_packet)?;
+    let datagram_end = end_of_datagram(outer, &udp, super_packet)?;
     let payload = outer.header_len() + UDP;
-    let inner_at = payload + inner_offset(facts.encapsulation, node, &outer.bytes()[payload..end])?;
-    let available = end.checked_sub(inner_at).filter(|available| *available >= IPV4).ok_or(Reason::Truncated)?;
-    let inner = Ipv4::parse(&outer.bytes()[inner_at..]).ok_or(Reason::Truncated)?;
+    let (inner_family, offset) = inner_offset(facts, node, end, &outer.bytes()[payload..datagram_end])?;
+    let inner_at = payload + offset;
+    let available = datagram_end.checked_sub(inner_at).filter(|available| *available >= inner_family.header_len());
+    let available = available.ok_or(Reason::Truncated)?;
+    let inner = Ip::parse(inner_family, &outer.bytes()[inner_at..]).ok_or(Reason::Truncated)?;
     if !inner.is_well_formed() {
         return Err(Reason::BadHeader);
     }
     let length = inner_length(inner, available, outer.more_fragments(), super_packet)?;
     let subnet = check_addresses(facts, node, outer.source(), inner)?;
-    Ok(Some((node, Accepted { outer, inner, length, subnet })))
+    Ok(Some(Accepted { end, outer, inner, length, subnet }))
 }
 
 /// Where the datagram, or what is here of it, ends: counted in bytes from the outer IP header.
@@ -125,7 +127,7 @@ fn accept<'a>(
 /// The kernel ignores what stands behind the end that the IP header names, and so must we: the first of several
 /// fragments could otherwise show us one inner header there and bring another in the second. Lengths in a
 /// super-packet are those of its segments.
-fn end_of_datagram(outer: Ipv4<'_>, udp: &Udp, super_packet: Option<Super>) -> Result<usize, Reason> {
+fn end_of_datagram(outer: Ip<'_>, udp: &Udp, super_packet: Option<Super>) -> Result<usize, Reason> {
     let available = outer.bytes().len();
     if super_packet.is_some() {
         return Ok(available);
@@ -137,41 +139,35 @@ fn end_of_datagram(outer: Ipv4<'_>, udp: &Udp, super_packet: Option<Super>) -> R
     if fits && agrees { Ok(end) } else { Err(Reason::BadLength) }
 }
 
-/// How many bytes of the UDP payload stand in front of the inner IP packet, if they are what we expect.
-fn inner_offset(encapsulation: Encapsulation, node: &Node, payload: &[u8]) -> Result<usize, Reason> {
-    if encapsulation == Encapsulation::Udp {
-        return Ok(0);
+/// The family of the inner packet, and how many bytes of the UDP payload stand in front of it, if they are what we
+/// expect.
+fn inner_offset(facts: &Facts, node: &Node, end: &End, payload: &[u8]) -> Result<(Family, usize), Reason> {
+    if facts.encapsulation == Encapsulation::Udp {
+        return Ok((Family::V4, 0));
     }
     let vxlan = Vxlan::parse(payload).ok_or(Reason::Truncated)?;
     if vxlan.flags != VNI_PRESENT {
         return Err(Reason::BadVxlanFlags);
     }
-    if vxlan.vni != node.vtep.vni {
+    if vxlan.vni != node.vni {
         return Err(Reason::WrongVni);
     }
     let frame = Ethernet::parse(vxlan.frame).ok_or(Reason::Truncated)?;
-    if frame.ether_type != ETHER_IPV4 {
-        return Err(Reason::InnerNotIpv4);
-    }
-    if frame.destination != node.vtep.mac {
+    let family = facts.inner_family(frame.ether_type).ok_or(Reason::InnerNotIpv4)?;
+    if frame.destination != end.mac {
         return Err(Reason::WrongVtepMac);
     }
-    Ok(payload.len() - frame.payload.len())
+    Ok((family, payload.len() - frame.payload.len()))
 }
 
 /// The length in bytes of the inner packet, of which `available` bytes are here.
 ///
 /// A super-packet must be one packet: where the kernel has merged whole datagrams, the first inner length is
 /// shorter than the rest. Above 64 KiB the field is 0.
-fn inner_length(
-    inner: Ipv4<'_>,
-    available: usize,
-    fragment: bool,
-    super_packet: Option<Super>,
-) -> Result<usize, Reason> {
+fn inner_length(inner: Ip<'_>, available: usize, fragment: bool, super_packet: Option<Super>) -> Result<usize, Reason> {
     let length = inner.total_len();
     let (fits, length) = match super_packet {
-        Some(_) => (length == available || length == 0, available),
+        Some(_) => (length == available || inner.is_of_no_length(), available),
         None => (length >= inner.header_len() && (fragment || length <= available), length),
     };
     if fits { Ok(length) } else { Err(Reason::BadLength) }
@@ -179,13 +175,14 @@ fn inner_length(
 
 /// The inner source must belong to the node that has sent the packet, the inner destination to us. Returns the
 /// network address of the source's subnet.
-fn check_addresses(facts: &Facts, node: &Node, sender: Ipv4Addr, inner: Ipv4<'_>) -> Result<Ipv4Addr, Reason> {
+fn check_addresses(facts: &Facts, node: &Node, sender: IpAddr, inner: Ip<'_>) -> Result<IpAddr, Reason> {
     let subnet = match facts.route(inner.source()) {
         Some((subnet, hop)) if hop.address == sender => subnet,
         _ if facts.is_node(sender) => return Err(Reason::SourceNotTheirs),
         _ => return Err(Reason::UnknownNode),
     };
-    if !node.subnet.contains(inner.destination()) {
+    let range = node.ranges.of(inner.family());
+    if !range.is_some_and(|range| range.subnet.contains(inner.destination())) {
         return Err(Reason::DestinationNotOurs);
     }
     Ok(subnet.network())

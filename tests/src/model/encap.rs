@@ -1,23 +1,20 @@
 //! What `to_overlay` does.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use overlay_common::{Encapsulation, Reason, Traffic};
 
 use super::{
-    Expected, Facts, Fate, Hop, IDENTIFICATION, Node, SOURCE_PORT, Super,
-    headers::{Ethernet, Ipv4},
-    icmp, wire_packets,
+    Expected, FLOW_LABEL, Facts, Family, Fate, Hop, IDENTIFICATION, Node, SOURCE_PORT, Super, headers::Ethernet, icmp,
+    ip::Ip, wire_packets,
 };
-use crate::packets::{self, ETHER_IPV4, PROTO_UDP};
+use crate::packets::{self, PROTO_UDP};
 
 /// Encapsulates a packet for a remote subnet, or drops it: nothing else has a way through the overlay device.
 pub(super) fn encap(facts: &Facts, packet: &[u8], super_packet: Option<Super>) -> Result<Expected, Reason> {
     let frame = Ethernet::parse(packet).ok_or(Reason::Truncated)?;
-    if frame.ether_type != ETHER_IPV4 {
-        return Err(Reason::NotIpv4);
-    }
-    let inner = Ipv4::parse(frame.payload).ok_or(Reason::Truncated)?;
+    let family = facts.inner_family(frame.ether_type).ok_or(Reason::NotIpv4)?;
+    let inner = Ip::parse(family, frame.payload).ok_or(Reason::Truncated)?;
     if !inner.is_well_formed() {
         return Err(Reason::BadHeader);
     }
@@ -33,19 +30,20 @@ pub(super) fn encap(facts: &Facts, packet: &[u8], super_packet: Option<Super>) -
         return Err(Reason::EncapRefused);
     }
     let (inner_bytes, trailer) = inner.bytes().split_at(length);
-    let outer = outer(facts.encapsulation, node, hop, inner.tos(), inner_bytes);
+    let outer = outer(facts.encapsulation, node, hop, inner, inner_bytes);
+    let (outer_type, outer) = outer.expect("a route leads over a family that the node has a tunnel end in");
     let counted =
         Traffic { encap_packets: wire_packets(super_packet), encap_bytes: length as u64, ..Traffic::default() };
     Ok(Expected {
         // The kernel writes the outer MAC addresses when it sends the packet on its way. What stands behind the
         // inner packet stays behind the outer one.
-        fate: Fate::Becomes([frame.header, &outer, trailer].concat()),
+        fate: Fate::Becomes([&frame.header[..12], &outer_type.to_be_bytes(), &outer, trailer].concat()),
         counted: Some((subnet.network(), counted)),
     })
 }
 
 /// The length in bytes of the inner packet. That of a super-packet is not in its header: segmentation writes it.
-fn length(inner: Ipv4<'_>, super_packet: Option<Super>) -> Result<usize, Reason> {
+fn length(inner: Ip<'_>, super_packet: Option<Super>) -> Result<usize, Reason> {
     let available = inner.bytes().len();
     let length = inner.total_len();
     match super_packet {
@@ -56,37 +54,55 @@ fn length(inner: Ipv4<'_>, super_packet: Option<Super>) -> Result<usize, Reason>
 }
 
 /// The packet must go from our subnet to another one of the network.
-fn check_addresses(node: &Node, inner: Ipv4<'_>) -> Result<(), Reason> {
+fn check_addresses(node: &Node, inner: Ip<'_>) -> Result<(), Reason> {
     let destination = inner.destination();
-    if !node.network.contains(destination) {
+    // A range that nobody has written holds every address.
+    let range = node.ranges.of(inner.family()).ok_or(Reason::OwnSubnet)?;
+    if !range.network.contains(destination) {
         return Err(if is_unicast(destination) { Reason::OutsideNetwork } else { Reason::NotUnicast });
     }
-    if node.subnet.contains(destination) {
+    if range.subnet.contains(destination) {
         return Err(Reason::OwnSubnet);
     }
-    if !node.subnet.contains(inner.source()) {
+    if !range.subnet.contains(inner.source()) {
         return Err(Reason::SourceNotOurs);
     }
     Ok(())
 }
 
-/// The special-purpose addresses of RFC 6890 that no single interface can have.
-fn is_unicast(address: Ipv4Addr) -> bool {
-    let this_network = address.octets()[0] == 0;
-    let reserved = address.octets()[0] >= 240;
-    !(this_network || address.is_loopback() || address.is_link_local() || address.is_multicast() || reserved)
+/// Whether a single interface can have the address: the special-purpose addresses of RFC 6890 are not for that.
+fn is_unicast(address: IpAddr) -> bool {
+    let of_family = match address {
+        // This network, and reserved.
+        IpAddr::V4(v4) => v4.octets()[0] != 0 && v4.octets()[0] < 240 && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_unicast_link_local(),
+    };
+    of_family && !address.is_loopback() && !address.is_multicast()
 }
 
-/// The outer packet: plain IPv4 and UDP without a checksum, DF off, DSCP and ECN copied (RFC 6040, normal mode).
-fn outer(encapsulation: Encapsulation, node: &Node, hop: Hop, tos: u8, inner: &[u8]) -> Vec<u8> {
-    let vtep = &node.vtep;
+/// The outer packet and its EtherType: plain IP and UDP without a checksum, DF off, DSCP and ECN copied (RFC 6040, normal
+/// mode). `None`: the node has no tunnel end in the family of the hop.
+fn outer(encapsulation: Encapsulation, node: &Node, hop: Hop, inner: Ip<'_>, bytes: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let (outer, tos) = (Family::of(hop.address), inner.tos());
+    let end = node.ends.of(outer)?;
     let payload = match encapsulation {
-        Encapsulation::Udp => inner.to_vec(),
+        Encapsulation::Udp => bytes.to_vec(),
         Encapsulation::Vxlan => {
-            packets::vxlan(0x08, vtep.vni, &packets::ethernet(hop.mac, vtep.mac, ETHER_IPV4, inner))
+            let frame = packets::ethernet(hop.mac, end.mac, inner.family().ether_type(), bytes);
+            packets::vxlan(0x08, node.vni, &frame)
         }
     };
-    let datagram = packets::udp(SOURCE_PORT, vtep.port, &payload);
-    let ip = packets::Ipv4::new(vtep.address, hop.address, PROTO_UDP, datagram);
-    packets::Ipv4 { tos, id: IDENTIFICATION, ttl: 64, ..ip }.bytes()
+    let datagram = packets::udp(SOURCE_PORT, node.port, &payload);
+    let packet = match (end.address, hop.address) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let ip = packets::Ipv4::new(from, to, PROTO_UDP, datagram);
+            packets::Ipv4 { tos, id: IDENTIFICATION, ttl: 64, ..ip }.bytes()
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let ip = packets::Ipv6::new(from, to, PROTO_UDP, datagram);
+            packets::Ipv6 { traffic_class: tos, flow_label: FLOW_LABEL, hop_limit: 64, ..ip }.bytes()
+        }
+        _ => return None,
+    };
+    Some((outer.ether_type(), packet))
 }

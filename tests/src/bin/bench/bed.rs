@@ -10,14 +10,14 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, path::Path as FilePath};
 
 use anyhow::{Context, Result, ensure};
+use ipnetwork::IpNetwork;
 use overlay_tests::{
     cluster::{Backend, NETWORK, Settings, agent_program},
+    kernel_vxlan::KernelVxlan,
     netns::Netns,
-    node::{AgentCommand, Container, Node, UNDERLAY_DEVICE},
+    node::{AgentCommand, Container, ContainerNetwork, Node, UNDERLAY_DEVICE},
     process::wait_for,
-    sandbox,
-    subnet_env::SubnetEnv,
-    traffic,
+    sandbox, traffic,
     tun_peer::{self, TunPeer},
 };
 use overlay_user::masquerade::{Masquerade, RulesConfig, TrafficRules};
@@ -126,7 +126,7 @@ fn build(subject: &'static Subject) -> Result<Bed> {
         Path::Overlay(backend, arguments) => {
             agents = overlay(&nodes, directory.path(), backend, arguments)?;
             let [from, to] = [agents[0].container(), agents[1].container()];
-            Ends { from: from.netns.clone(), to: to.netns.clone(), address: to.address }
+            Ends { from: from.netns.clone(), to: to.netns.clone(), address: to.v4() }
         }
     };
     if subject.masquerade && agents.is_empty() {
@@ -160,37 +160,23 @@ fn underlay() -> Result<[Netns; 2]> {
 /// A container on a bridge on each node, with the MTU that the way between them leaves.
 fn containers(nodes: &[Netns; 2], mtu: u32) -> Result<Ends> {
     let container = |node: usize| {
-        let mut gateway = subnet(node).octets();
-        gateway[3] = 1;
-        let (network, gateway) = (NETWORK.to_owned(), gateway.into());
-        Container::on_bridge(&nodes[node], &SubnetEnv { network, gateway, length: 24, mtu, ip_masq: false })
+        let first = u32::from(subnet(node)) + 1;
+        let gateway = IpNetwork::new(Ipv4Addr::from(first).into(), 24)?;
+        Container::on_bridge(&nodes[node], ContainerNetwork { gateways: vec![gateway], mtu })
     };
     let (from, to) = (container(0)?, container(1)?);
-    Ok(Ends { from: from.netns, to: to.netns, address: to.address })
+    Ok(Ends { from: from.netns, address: to.v4(), to: to.netns })
 }
 
-/// What flanneld does with its vxlan backend: no learning, and three entries for the peer.
+/// What flanneld does with its vxlan backend.
 fn kernel_vxlan(nodes: &[Netns; 2]) -> Result<()> {
-    let device = "flannel.1";
-    let mac = |node: usize| format!("02:00:00:00:00:0{}", 1 + node);
-    for (number, node) in nodes.iter().enumerate() {
-        node.ip(&format!(
-            "link add {device} address {} type vxlan id 1 dev {UNDERLAY_DEVICE} local {} dstport 8472 nolearning",
-            mac(number),
-            address(number)
-        ))?;
-        node.ip(&format!("address add {}/32 dev {device}", subnet(number)))?;
-        node.ip(&format!("link set dev {device} mtu {} up", UNDERLAY_MTU - VXLAN_OVERHEAD))?;
-    }
-    for (node, peer) in [(0, 1), (1, 0)] {
-        let (mac, subnet, address) = (mac(peer), subnet(peer), address(peer));
-        nodes[node].ip(&format!("neighbour replace {subnet} lladdr {mac} dev {device} nud permanent"))?;
-        let mut fdb = nodes[node].command("bridge");
-        fdb.args(format!("fdb replace {mac} dev {device} dst {address} self permanent").split(' '));
-        overlay_tests::process::output(&mut fdb)?;
-        nodes[node].ip(&format!("route replace {subnet}/24 via {subnet} dev {device} onlink"))?;
-    }
-    Ok(())
+    let tunnel = |node: usize| {
+        let subnet = IpNetwork::new(subnet(node).into(), 24)?;
+        KernelVxlan::new(&nodes[node], address(node).into(), subnet, UNDERLAY_MTU)
+    };
+    let (one, two) = (tunnel(0)?, tunnel(1)?);
+    one.learn(&two.end()?)?;
+    two.learn(&one.end()?)
 }
 
 /// A proxy on node 0 or 1 that knows the other.

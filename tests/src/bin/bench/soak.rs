@@ -91,7 +91,7 @@ fn soak(time: Duration, seed: u64) -> Result<SoakReport> {
     let after = Inventory::once_as(&before, &ground.cluster, SETTLE)?;
 
     let nodes = ground.cluster.nodes();
-    let names: Vec<_> = nodes.iter().map(|node| (node.name().to_owned(), node.container().address)).collect();
+    let names: Vec<_> = nodes.iter().map(|node| (node.name().to_owned(), node.container().v4())).collect();
     let (pairs, flaps) = verdict::attribute(&pairs, &ground.flaps.all, &names);
     let drops = nodes.iter().map(|node| Ok(format!("{}: {:?}", node.name(), node.counters().drops()?)));
     let report = SoakReport {

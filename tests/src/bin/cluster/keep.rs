@@ -14,7 +14,7 @@ pub(crate) fn keep(cluster: &Cluster, contained: Contained, code: u8) -> Result<
     cluster.underlay().publish("underlay")?;
     println!("\nThe cluster stays up. Enter a node or a container:");
     for node in cluster.nodes() {
-        let (name, address) = (node.name(), node.container().address);
+        let (name, address) = (node.name(), node.container().v4());
         let container = format!("container-{name}");
         node.netns().publish(name)?;
         node.container().netns.publish(&container)?;

@@ -103,7 +103,7 @@ fn bring_up(arguments: &Arguments) -> Result<Cluster> {
     for node in cluster.nodes_mut() {
         let subnet = node.wait_ready()?;
         let (subnet, length) = (subnet.subnet(), subnet.length);
-        let address = node.add_container()?.address;
+        let address = node.add_container()?.v4();
         eprintln!("{}: subnet {subnet}/{length}, container {address}, after {}", node.name(), seconds());
     }
     cluster.wait_converged()?;

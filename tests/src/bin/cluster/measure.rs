@@ -100,12 +100,12 @@ impl Ends<'_> {
     }
 
     fn ping(self) -> Result<Pings> {
-        traffic::ping(&self.from.container().netns, self.to.container().address, PINGS)
+        traffic::ping(&self.from.container().netns, self.to.container().v4(), PINGS)
     }
 
     fn stream(self, duration: Duration) -> Result<Stream> {
         let (from, to) = (self.from.container(), self.to.container());
-        Flow { from: from.netns.clone(), to: to.netns.clone(), address: to.address }.tcp_stream(duration)
+        Flow::new(&from.netns, &to.netns, to.v4()).tcp_stream(duration)
     }
 }
 

@@ -107,9 +107,9 @@ impl Guest {
 
     /// Sends a packet to the container of another node.
     fn greet(&self, other: &Node) -> Result<()> {
-        let to = (other.container().address, CLOSED_PORT);
+        let to = (other.container().v4(), CLOSED_PORT);
         let sent = self.container.netns.run(|| UdpSocket::bind(("0.0.0.0", 0))?.send_to(b"hello", to));
-        sent.map(drop).with_context(|| format!("send from {}", self.container.address))
+        sent.map(drop).with_context(|| format!("send from {}", self.container.v4()))
     }
 
     fn go(self, number: usize) -> Result<()> {
