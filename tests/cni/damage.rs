@@ -76,7 +76,7 @@ fn a_container_of_an_earlier_subnet_is_told_and_can_be_deleted() {
         let pod = runtime.pod("pod", json!([]));
         let file = node.subnet_file();
         let text = fs::read_to_string(&file).unwrap();
-        let subnet = format!("{}/{}", node.subnet().gateway, node.subnet().length);
+        let subnet = format!("{}/{}", node.subnet().gateway(), node.subnet().length());
         fs::write(&file, text.replace(&subnet, "10.1.255.1/24")).unwrap();
         let CniError { plugin, code, result } = runtime.check(&pod).unwrap_err();
         assert_eq!((plugin.as_str(), code), ("overlay-cni", 100), "{result}");

@@ -60,10 +60,11 @@ fn generated(node: &Node, delegate: Delegate) -> Value {
     let subnet = node.subnet();
     let ipam = |routes: &[&str]| {
         let routes: Vec<_> = routes.iter().map(|dst| json!({"dst": dst})).collect();
-        let range = format!("{}/{}", subnet.subnet(), subnet.length);
+        let range = format!("{}/{}", subnet.subnet(), subnet.length());
         json!({"type": "host-local", "ranges": [[{"subnet": range}]], "routes": routes, "dataDir": reserved(node)})
     };
-    let network = subnet.network.as_str();
+    let network = subnet.subnets[0].network.to_string();
+    let network = network.as_str();
     let connect = match delegate {
         Delegate::Bridge => json!({
             "type": "bridge", "hairpinMode": true, "isDefaultGateway": true, "isGateway": true,

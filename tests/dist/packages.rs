@@ -157,7 +157,7 @@ fn follow_a_container(machine: &Machine, subnet: &SubnetEnv) -> Container {
     let known = |address: &str| machine.shell("overlay map dump ENDPOINTS").unwrap().contains(&format!(" {address} "));
     wait_until("the container to be known", LIMIT, || known(&container.v4().to_string())).unwrap();
     let second = subnet.address(77);
-    container.netns.ip(&format!("address add {second}/{} dev eth0", subnet.length)).unwrap();
+    container.netns.ip(&format!("address add {second}/{} dev eth0", subnet.length())).unwrap();
     wait_until("its second address to be known", LIMIT, || known(&second.to_string())).unwrap();
     container
 }
@@ -229,7 +229,7 @@ fn start_docker(machine: &Machine, subnet: &SubnetEnv) {
     let started = || fs::read_to_string(machine.path("/run/dockerd")).is_ok_and(|arguments| arguments.ends_with('\n'));
     wait_until("dockerd to be started", LIMIT, started).unwrap();
     let arguments = fs::read_to_string(machine.path("/run/dockerd")).unwrap();
-    let bip = format!("--bip={}/{}", subnet.gateway, subnet.length);
+    let bip = format!("--bip={}/{}", subnet.gateway(), subnet.length());
     for argument in ["--debug", &bip, "--mtu=1450", "--ip-masq=false"] {
         assert!(arguments.split_whitespace().any(|given| given == argument), "no {argument} in {arguments}");
     }

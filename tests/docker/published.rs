@@ -90,7 +90,7 @@ fn a_published_port_serves_the_outside_and_containers_of_either_node() {
         let publish = format!("--publish {PUBLISHED}:80 --publish {PUBLISHED_DNS}:53/udp");
         let web = ground.dockers[0].run("web", &publish).unwrap();
         let [neighbour, far] = ground.containers();
-        let (node, gateway) = (one.address(), one.subnet().gateway);
+        let (node, gateway) = (one.address(), one.subnet().gateway());
         let service = Service::new(&web.container);
 
         // The source that the service sees: the client's own, unless somebody on the way masquerades it.

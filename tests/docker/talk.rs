@@ -21,7 +21,7 @@ for_either_backend! {
             let containers = ground.containers();
             for (container, (docker, node)) in containers.iter().zip(ground.dockers.iter().zip(ground.nodes())) {
                 let subnet = node.subnet();
-                let in_subnet = (u32::from(container.container.v4()) ^ u32::from(subnet.subnet())) >> (32 - subnet.length);
+                let in_subnet = (u32::from(container.container.v4()) ^ u32::from(subnet.subnet())) >> (32 - subnet.length());
                 assert_eq!(in_subnet, 0, "{container:?} in {subnet:?}");
                 let mtu = docker.exec(&container.name, "cat /sys/class/net/eth0/mtu").unwrap();
                 assert_eq!(mtu.trim().parse(), Ok(subnet.mtu));

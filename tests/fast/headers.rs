@@ -66,7 +66,7 @@ for_either_backend! {
             let conversation = Conversation::between(one.container(), two.container());
             conversation.engage([one, two]);
             let sees = PacketSocket::open(&one.container().netns, "eth0").unwrap();
-            for (ttl, router) in [(1, one.subnet().gateway), (2, two.subnet().subnet())] {
+            for (ttl, router) in [(1, one.subnet().gateway()), (2, two.subnet().subnet())] {
                 conversation.near.set_ttl(ttl).unwrap();
                 conversation.near.send(b"trace").unwrap();
                 assert_eq!(complaint(&sees, one.container()), (router, TIME_EXCEEDED), "TTL {ttl}");
@@ -88,7 +88,7 @@ for_either_backend! {
             assert_eq!(conversation.far.recv(&mut [0; 2000]).unwrap(), mtu - 28, "what just fits");
             // With DF, as Linux sends UDP.
             conversation.near.send(&vec![0; mtu - 27]).unwrap();
-            assert_eq!(complaint(&sees, one.container()), (one.subnet().gateway, FRAG_NEEDED));
+            assert_eq!(complaint(&sees, one.container()), (one.subnet().gateway(), FRAG_NEEDED));
             let told = wait_for("the sender to be told", LIMIT, || Ok(conversation.near.take_error()?)).unwrap();
             assert_eq!(told.raw_os_error(), Some(nix::libc::EMSGSIZE));
             assert!(conversation.exchange(), "the flow goes on");
@@ -107,7 +107,7 @@ for_either_backend! {
             let followed = || one.netns().ip(&format!("link show dev {device}")).unwrap().contains(&format!("mtu {} ", before - 100));
             wait_until("the overlay device's MTU", LIMIT, followed).unwrap();
             conversation.near.send(&vec![0; usize::try_from(before).unwrap() - 28 - 50]).unwrap();
-            assert_eq!(complaint(&sees, one.container()), (one.subnet().gateway, FRAG_NEEDED));
+            assert_eq!(complaint(&sees, one.container()), (one.subnet().gateway(), FRAG_NEEDED));
         });
     }
 

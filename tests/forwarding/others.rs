@@ -129,7 +129,7 @@ fn programs_of_others_before_and_behind_ours_stay_and_see_packets_whatever_becom
             let filtered = filter.seen();
             underlay.check(one, ours, || three_pings(other.netns(), one.address()));
             assert!(filter.seen() >= filtered + 3);
-            veth.check(one, ours, || three_pings(&one.container().netns, one.subnet().gateway));
+            veth.check(one, ours, || three_pings(&one.container().netns, one.subnet().gateway()));
             if ours > 0 {
                 three_pings(&one.container().netns, other.container().v4());
             }

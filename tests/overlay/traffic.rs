@@ -81,7 +81,7 @@ fn a_node_and_a_container_of_another_node_talk_both_ways() {
         let [one, two] = cluster.nodes() else { panic!("two nodes") };
         assert_reaches(one.netns(), two);
         // The bridge's address stands for the remote node in the overlay.
-        let back = ping(&two.container().netns, one.subnet().gateway, 2).unwrap();
+        let back = ping(&two.container().netns, one.subnet().gateway(), 2).unwrap();
         assert_eq!(back.received, 2);
     });
 }
@@ -91,7 +91,7 @@ fn a_container_and_its_own_node_talk() {
     for_each_backend(|_, cluster| {
         let one = &cluster.nodes()[0];
         assert_reaches(one.netns(), one);
-        assert_eq!(ping(&one.container().netns, one.subnet().gateway, 2).unwrap().received, 2);
+        assert_eq!(ping(&one.container().netns, one.subnet().gateway(), 2).unwrap().received, 2);
     });
 }
 
@@ -156,7 +156,7 @@ fn subnet_env_is_what_flannels_readers_expect() {
     for_each_backend(|backend, cluster| {
         let node = &cluster.nodes()[0];
         let file = node.subnet_file();
-        let gateway = node.subnet().gateway;
+        let gateway = node.subnet().gateway();
         assert_eq!(gateway, node.subnet().address(1), "the first address of the subnet");
         let mtu =
             Settings::default().underlay_mtu - if backend == Backend::Udp { UDP_OVERHEAD } else { VXLAN_OVERHEAD };

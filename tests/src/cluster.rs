@@ -81,6 +81,8 @@ pub struct Settings {
     pub etcd_members: u8,
     /// More arguments for an etcd of one member.
     pub etcd_arguments: Vec<String>,
+    /// Which addresses the underlay has. The nodes use IPv4 alone.
+    pub underlay: Families,
     /// MTU of the underlay, in bytes.
     pub underlay_mtu: u32,
     /// More arguments for every agent.
@@ -98,6 +100,7 @@ impl Default for Settings {
             datastore: Datastore::Etcd,
             etcd_members: 1,
             etcd_arguments: Vec::new(),
+            underlay: Families::V4,
             underlay_mtu: 1500,
             agent_arguments: Vec::new(),
             direct_routing: false,
@@ -135,8 +138,7 @@ impl Cluster {
         ensure!((1..=MAX_NODES).contains(&settings.nodes), "{} nodes: 1 to {MAX_NODES} fit", settings.nodes);
         let program = agent_program()?;
         let directory = tempfile::Builder::new().prefix("cluster-").tempdir_in(sandbox::scratch())?;
-        // Our nodes have no tunnel end with an IPv6 address yet.
-        let underlay = Underlay::new(Families::V4, settings.underlay_mtu)?;
+        let underlay = Underlay::new(settings.underlay, settings.underlay_mtu)?;
         let store = Store::new(settings, &underlay, directory.path())?;
         let arguments = [store.arguments(), settings.agent_arguments.clone()].concat();
         let agent = AgentCommand { program, arguments };

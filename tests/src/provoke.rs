@@ -169,7 +169,7 @@ impl<'a> Stage<'a> {
             // A VXLAN device of the kernel takes packets to every address of the node.
             Reason::NotAccepted => self.on_wire(&Ipv4 { destination: SECOND_ADDRESS, ..outer(&tunnel(&inner())) }),
             Reason::SpoofedNeighbour => {
-                let packet = Ipv4::new(self.victim.subnet().gateway, remote, PROTO_UDP, payload());
+                let packet = Ipv4::new(self.victim.subnet().gateway(), remote, PROTO_UDP, payload());
                 let frame = ethernet([255; 6], [2; 6], ETHER_IPV4, &packet.bytes());
                 Provocation { frame, at: Place::Container }
             }

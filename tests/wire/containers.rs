@@ -23,8 +23,8 @@ fn add(node: &Node, name: &str, host: u32) -> (Netns, Ipv4Addr) {
     let (netns, address) = (Netns::new().unwrap(), subnet.address(host));
     node.netns().veth(name, &netns, "eth0", subnet.mtu).unwrap();
     node.netns().ip(&format!("link set dev {name} master br0")).unwrap();
-    netns.ip(&format!("address add {address}/{} dev eth0", subnet.length)).unwrap();
-    netns.ip(&format!("route add default via {}", subnet.gateway)).unwrap();
+    netns.ip(&format!("address add {address}/{} dev eth0", subnet.length())).unwrap();
+    netns.ip(&format!("route add default via {}", subnet.gateway())).unwrap();
     (netns, address)
 }
 

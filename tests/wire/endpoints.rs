@@ -39,14 +39,14 @@ impl Guest {
         let (netns, address) = (Netns::new().unwrap(), subnet.address(host));
         node.netns().veth(veth, &netns, "eth0", subnet.mtu).unwrap();
         netns.ip("link set dev eth0 down").unwrap();
-        netns.ip(&format!("address add {address}/{} dev eth0", subnet.length)).unwrap();
+        netns.ip(&format!("address add {address}/{} dev eth0", subnet.length())).unwrap();
         node.netns().ip(&format!("link set dev {veth} master {BRIDGE}")).unwrap();
         Self { ifindex: node.netns().index_of(veth).unwrap(), netns, veth: veth.to_owned(), address }
     }
 
     fn up(&self, node: &Node) {
         self.netns.ip("link set dev eth0 up").unwrap();
-        self.netns.ip(&format!("route add default via {}", node.subnet().gateway)).unwrap();
+        self.netns.ip(&format!("route add default via {}", node.subnet().gateway())).unwrap();
     }
 
     /// A container that the agent knows.
@@ -201,7 +201,7 @@ fn forgeries_are_dropped_and_counted_and_do_the_neighbour_no_harm() {
     on_two_nodes(&settings(Backend::Vxlan), |cluster| {
         let [here, there] = two(cluster);
         let spoofer = Guest::known(here, "spoofer", 10);
-        let (neighbour, gateway) = (here.container().v4(), here.subnet().gateway);
+        let (neighbour, gateway) = (here.container().v4(), here.subnet().gateway());
         let (own, bridge) = (mac(&spoofer.netns, "eth0"), mac(here.netns(), BRIDGE));
         let datagram = Ipv4::new(neighbour, there.container().v4(), PROTO_UDP, udp(1, 2, b"forged")).bytes();
         // Behind two tags of VLAN 0, of which the kernel takes one off before the program sees the packet.
@@ -245,15 +245,15 @@ fn a_container_cannot_take_a_neighbours_address_by_giving_it_to_itself() {
         let thief = Guest::known(here, "thief", 10);
         let (neighbour, owned_by) = (here.container().v4(), owner(here, here.container().v4()));
         assert!(owned_by.is_some());
-        let length = here.subnet().length;
+        let length = here.subnet().length();
         // The third address shows that the agent has heard of the others.
-        for stolen in [neighbour, here.subnet().gateway, here.subnet().address(11)] {
+        for stolen in [neighbour, here.subnet().gateway(), here.subnet().address(11)] {
             thief.netns.ip(&format!("address add {stolen}/{length} dev eth0")).unwrap();
         }
         wait_until("the agent to hear of it", LIMIT, || owner(here, here.subnet().address(11)) == Some(thief.ifindex))
             .unwrap();
         assert_eq!(owner(here, neighbour), owned_by);
-        assert_eq!(owner(here, here.subnet().gateway), Some(0));
+        assert_eq!(owner(here, here.subnet().gateway()), Some(0));
         let mut command = thief.netns.command("ping");
         command.args(["-n", "-q", "-c1", "-W1", "-I", &neighbour.to_string(), &there.container().v4().to_string()]);
         assert!(output(&mut command).is_err(), "a ping with the stolen address was answered");

@@ -216,7 +216,7 @@ for_either_backend! {
             let node = attacker.victim;
             let socket = node.container().netns.run(|| UdpSocket::bind((node.container().v4(), 0))).unwrap();
             let (port, _) = port_and_device(backend);
-            for address in [node.address(), node.subnet().gateway, node.subnet().subnet()] {
+            for address in [node.address(), node.subnet().gateway(), node.subnet().subnet()] {
                 socket.send_to(&attacker.payload(&attacker.inner()), (address, port)).unwrap();
             }
             // An ICMP error quotes what was sent.

@@ -126,9 +126,9 @@ fn flows(node: &Node, peer: &Peer) -> Vec<(&'static str, Flow)> {
         ("node to gateway", Flow::new(node.netns(), &peer.netns, peer_address(1))),
         ("peer's container to container", Flow::new(&peer.container, &container.netns, container.v4())),
         ("peer's container to node's overlay address", Flow::new(&peer.container, node.netns(), ours.subnet())),
-        ("peer's container to gateway", Flow::new(&peer.container, node.netns(), ours.gateway)),
+        ("peer's container to gateway", Flow::new(&peer.container, node.netns(), ours.gateway())),
         ("peer to container", Flow::new(&peer.netns, &container.netns, container.v4())),
-        ("peer to gateway", Flow::new(&peer.netns, node.netns(), ours.gateway)),
+        ("peer to gateway", Flow::new(&peer.netns, node.netns(), ours.gateway())),
     ]
 }
 

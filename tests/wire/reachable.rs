@@ -41,7 +41,7 @@ fn on_bridge(node: &Node, veth: &str, bridge: &str, host: u32) -> (Netns, Ipv4Ad
     let (netns, address) = (Netns::new().unwrap(), subnet.address(host));
     node.netns().veth(veth, &netns, "eth0", subnet.mtu).unwrap();
     node.netns().ip(&format!("link set dev {veth} master {bridge}")).unwrap();
-    netns.ip(&format!("address add {address}/{} dev eth0", subnet.length)).unwrap();
+    netns.ip(&format!("address add {address}/{} dev eth0", subnet.length())).unwrap();
     (netns, address)
 }
 
@@ -86,11 +86,11 @@ fn a_container_behind_a_host_route_is_reached() {
         let (netns, address) = (Netns::new().unwrap(), subnet.address(20));
         // As CNI's ptp plugin does it.
         here.netns().veth("ptp0", &netns, "eth0", subnet.mtu).unwrap();
-        here.netns().ip(&format!("address add {}/32 dev ptp0", subnet.gateway)).unwrap();
+        here.netns().ip(&format!("address add {}/32 dev ptp0", subnet.gateway())).unwrap();
         here.netns().ip(&format!("route add {address}/32 dev ptp0 scope host")).unwrap();
         netns.ip(&format!("address add {address}/32 dev eth0")).unwrap();
-        netns.ip(&format!("route add {} dev eth0 scope link", subnet.gateway)).unwrap();
-        netns.ip(&format!("route add default via {} src {address}", subnet.gateway)).unwrap();
+        netns.ip(&format!("route add {} dev eth0 scope link", subnet.gateway())).unwrap();
+        netns.ip(&format!("route add default via {} src {address}", subnet.gateway())).unwrap();
         assert_reached(here, there, "ptp0", &netns, address);
     });
 }
@@ -134,9 +134,9 @@ fn a_container_whose_interface_was_made_in_another_namespace_is_reached() {
         outer.ip(&format!("link add name up0 mtu {0} type veth peer name down0 mtu {0}", subnet.mtu)).unwrap();
         outer.ip(&format!("link set dev up0 netns {}", here.netns().path().display())).unwrap();
         outer.ip(&format!("link set dev down0 netns {} name eth0", inner.path().display())).unwrap();
-        inner.ip(&format!("address add {address}/{} dev eth0", subnet.length)).unwrap();
+        inner.ip(&format!("address add {address}/{} dev eth0", subnet.length())).unwrap();
         inner.ip("link set dev eth0 up").unwrap();
-        inner.ip(&format!("route add default via {}", subnet.gateway)).unwrap();
+        inner.ip(&format!("route add default via {}", subnet.gateway())).unwrap();
         here.netns().ip(&format!("link set dev up0 master {BRIDGE} up")).unwrap();
         assert_reached(here, there, "up0", &inner, address);
     });

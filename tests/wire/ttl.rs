@@ -36,7 +36,7 @@ for_either_backend! {
             }
             let overlay_device = two.subnet().subnet();
             let expected: [(Ipv4Addr, [u8; 2]); 3] = [
-                (one.subnet().gateway, TIME_EXCEEDED),
+                (one.subnet().gateway(), TIME_EXCEEDED),
                 (overlay_device, TIME_EXCEEDED),
                 (there.v4(), PORT_UNREACHABLE),
             ];

@@ -197,7 +197,7 @@ fn an_address_that_stays_away_is_said_once_and_the_next_one_mends_it() {
         wait_said(cluster, "degraded: underlay address is gone");
         // What stays on the node goes on.
         let one = &cluster.nodes()[0];
-        assert_eq!(ping(&one.container().netns, one.subnet().gateway, 1).unwrap().received, 1);
+        assert_eq!(ping(&one.container().netns, one.subnet().gateway(), 1).unwrap().received, 1);
         ip(cluster, &format!("address add 169.254.3.3/16 dev {UNDERLAY_DEVICE} scope link"));
         ip(cluster, &format!("address add {NEW}/24 dev {UNDERLAY_DEVICE}"));
         wait_said(cluster, "our lease carries our new PublicIP");

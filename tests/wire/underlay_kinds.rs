@@ -1,7 +1,8 @@
 //! Every kind of interface that can be the underlay: traffic over it, on the long way and on the fast one.
 
 use overlay_tests::{
-    cluster::Cluster,
+    cluster::{Cluster, Settings},
+    families::Families,
     netns::Netns,
     node::{Node, UNDERLAY_DEVICE},
     process::wait_until,
@@ -10,7 +11,7 @@ use overlay_tests::{
     traffic::ping,
 };
 
-use crate::ground::{Backend, LIMIT, flow, for_either_backend, settings, two};
+use crate::ground::{Backend, LIMIT, flow, for_either_backend, on_two_nodes, settings, two};
 
 /// The interface under test, on top of [`UNDERLAY_DEVICE`].
 const UPPER: &str = "upper0";
@@ -79,6 +80,15 @@ fn assert_traffic(cluster: &Cluster) {
 }
 
 for_either_backend! {
+    fn an_underlay_with_ipv6_as_well_changes_nothing(backend) {
+        let settings = Settings { underlay: Families::Dual, ..settings(backend) };
+        on_two_nodes(&settings, |cluster| {
+            let shown = cluster.nodes()[0].netns().ip(&format!("-6 address show dev {UNDERLAY_DEVICE} scope global"));
+            assert!(!shown.unwrap().is_empty(), "no IPv6 on the underlay");
+            assert_traffic(cluster);
+        });
+    }
+
     fn a_bridge_that_the_nic_is_a_port_of(backend) {
         let commands = ["link add name upper0 type bridge", "link set dev eth0 master upper0"];
         with_upper(backend, &commands, |cluster| assert_traffic(cluster));

@@ -19,7 +19,7 @@ pub struct ContainerNetwork {
 
 impl From<&SubnetEnv> for ContainerNetwork {
     fn from(subnet: &SubnetEnv) -> Self {
-        Self { gateways: vec![subnet.gateway_network()], mtu: subnet.mtu }
+        Self { gateways: subnet.subnets.iter().map(|subnet| subnet.gateway).collect(), mtu: subnet.mtu }
     }
 }
 

@@ -102,7 +102,7 @@ fn bring_up(arguments: &Arguments) -> Result<Cluster> {
     cluster.nodes_mut().iter_mut().try_for_each(Node::start_agent)?;
     for node in cluster.nodes_mut() {
         let subnet = node.wait_ready()?;
-        let (subnet, length) = (subnet.subnet(), subnet.length);
+        let (subnet, length) = (subnet.subnet(), subnet.length());
         let address = node.add_container()?.v4();
         eprintln!("{}: subnet {subnet}/{length}, container {address}, after {}", node.name(), seconds());
     }
