@@ -11,8 +11,8 @@ use overlay_tests::{
 };
 
 use crate::{
-    report::{FlowCost, LookupCost},
-    stats,
+    report::{Cost, FlowCost, LookupCost},
+    stats::{self, Better, Summary},
 };
 
 /// How many routes there are.
@@ -24,11 +24,17 @@ const FLOWS: [u32; 4] = [10, 10_000, 65_536, 1_000_000];
 /// The length of all subnets: there must be room for twice as many as the maps hold.
 const LENGTH: u8 = 25;
 
-/// How often a program runs on one packet, where it leaves it as it is.
-const HOT: u32 = 300_000;
+/// How often every size takes its turn. A machine that is slower for a second is so for all of them.
+const ROUNDS: usize = 21;
 
-/// How many packets of different subnets a program sees once each.
-const COLD: u32 = 4096;
+/// How many packets take part in a hot measurement: how far back in its bucket an entry is, is chance.
+const HOT_PACKETS: u32 = 16;
+
+/// How often a program runs on each of them in a round.
+const HOT: u32 = 4000;
+
+/// How many packets of different subnets or flows a program sees once each in a round.
+const COLD: u32 = 200;
 
 /// Measures `from_underlay` and `to_overlay` with each number of routes.
 ///
@@ -36,24 +42,26 @@ const COLD: u32 = 4096;
 ///
 /// When the kernel refuses a program or an entry.
 pub(crate) fn measure() -> Result<Vec<LookupCost>> {
-    let mut programs = Programs::load(Encapsulation::Vxlan)?;
-    programs.set_node(LocalNode::new(&VTEP, (Ipv4Addr::new(10, 0, 0, 0), 8), (SUBNET.0, LENGTH), 1, (1, 1450)))?;
-    let mut costs = Vec::new();
-    // One is there from the start.
-    let mut present = 1;
-    for routes in ROUTES {
-        while present < routes {
-            programs.set_route(subnet(present).octets(), node(present))?;
-            present += 1;
+    let mut sizes = ROUTES.into_iter().map(with_routes).collect::<Result<Vec<_>>>()?;
+    let [mut from_underlay, mut to_overlay] = [(); 2].map(|()| vec![Rounds::default(); sizes.len()]);
+    for round in 0..ROUNDS {
+        for (size, (programs, routes)) in sizes.iter_mut().zip(ROUTES).enumerate() {
+            // One route is that of the test's own.
+            let remotes =
+                Entries { program: "from_underlay", count: routes - 1, packet: &|number| from_wire(1 + number) };
+            // Decapsulation is the VXLAN device's: the program looks and lets pass, so the packet can be used again.
+            from_underlay[size].hot.push(remotes.hot(programs)?);
+            from_underlay[size].cold.push(remotes.cold(programs, round)?);
+            let remotes = Entries { program: "to_overlay", packet: &|number| from_container(1 + number), ..remotes };
+            to_overlay[size].cold.push(remotes.cold(programs, round)?);
         }
-        // Decapsulation is the VXLAN device's: the program looks and lets pass, so the packet can be used again.
-        let hot = programs.time("from_underlay", &from_wire(1), HOT)?.as_nanos() as f64;
-        let cold_ns = cold(&mut programs, "from_underlay", routes, from_wire)?;
-        costs.push(LookupCost { program: "from_underlay".to_owned(), routes, hot_ns: Some(hot), cold_ns });
-        let cold_ns = cold(&mut programs, "to_overlay", routes, from_container)?;
-        costs.push(LookupCost { program: "to_overlay".to_owned(), routes, hot_ns: None, cold_ns });
     }
-    Ok(costs)
+    let all = [("from_underlay", from_underlay), ("to_overlay", to_overlay)];
+    let costs = all.into_iter().flat_map(|(program, rounds)| {
+        let cost = move |(routes, cost)| LookupCost { program: program.to_owned(), routes, cost };
+        ROUTES.into_iter().zip(costs(rounds)).map(cost)
+    });
+    Ok(costs.collect())
 }
 
 /// Measures `to_container` with each number of flows, in a table that has room for as many.
@@ -62,34 +70,92 @@ pub(crate) fn measure() -> Result<Vec<LookupCost>> {
 ///
 /// When the kernel refuses a program or an entry.
 pub(crate) fn flows() -> Result<Vec<FlowCost>> {
-    let mut costs = Vec::new();
-    for flows in FLOWS {
-        let mut programs = Programs::load_for_flows(Encapsulation::Vxlan, u32::MAX, flows)?;
-        for number in 0..flows {
-            programs.set_flow(flow(number), Flow::default())?;
+    let mut sizes = FLOWS.into_iter().map(with_flows).collect::<Result<Vec<_>>>()?;
+    let mut rounds = vec![Rounds::default(); sizes.len()];
+    for round in 0..ROUNDS {
+        for ((programs, count), rounds) in sizes.iter_mut().zip(FLOWS).zip(&mut rounds) {
+            let entries = Entries { program: "to_container", count, packet: &to_container };
+            rounds.hot.push(entries.hot(programs)?);
+            rounds.cold.push(entries.cold(programs, round)?);
         }
-        let hot_ns = programs.time("to_container", &to_container(0), HOT)?.as_nanos() as f64;
-        let times = (0..COLD).map(|number| {
-            // As in `cold`.
-            let packet = to_container(number.wrapping_mul(7919) % flows);
-            Ok(programs.time("to_container", &packet, 1)?.as_nanos() as f64)
-        });
-        let times = times.collect::<Result<Vec<_>>>()?;
-        let cold_ns = stats::median(&times).unwrap_or(f64::NAN);
-        costs.push(FlowCost { flows, hot_ns, cold_ns });
     }
-    Ok(costs)
+    Ok(FLOWS.into_iter().zip(costs(rounds)).map(|(flows, cost)| FlowCost { flows, cost }).collect())
 }
 
-/// The median nanoseconds of runs on packets of different subnets, each run once.
-fn cold(programs: &mut Programs, program: &str, routes: u32, packet: impl Fn(u32) -> Vec<u8>) -> Result<f64> {
-    let mut times = Vec::new();
-    for number in 0..COLD {
-        // A step that shares no factor with the number of subnets visits them all, and neighbours never in turn.
-        let remote = 1 + number.wrapping_mul(7919) % (routes - 1);
-        times.push(programs.time(program, &packet(remote), 1)?.as_nanos() as f64);
+/// Our programs, and maps with so many routes.
+fn with_routes(routes: u32) -> Result<Programs> {
+    let mut programs = Programs::load(Encapsulation::Vxlan)?;
+    programs.set_node(LocalNode::new(&VTEP, (Ipv4Addr::new(10, 0, 0, 0), 8), (SUBNET.0, LENGTH), 1, (1, 1450)))?;
+    for number in 1..routes {
+        programs.set_route(subnet(number).octets(), node(number))?;
     }
-    Ok(stats::median(&times).unwrap_or(f64::NAN))
+    Ok(programs)
+}
+
+/// Our programs, and maps with so many flows.
+fn with_flows(flows: u32) -> Result<Programs> {
+    let mut programs = Programs::load_for_flows(Encapsulation::Vxlan, u32::MAX, flows)?;
+    for number in 0..flows {
+        programs.set_flow(flow(number), Flow::default())?;
+    }
+    Ok(programs)
+}
+
+/// What a program is run on: packets that each lead to one of `count` entries, by the number of the entry.
+struct Entries<'a> {
+    program: &'static str,
+    count: u32,
+    packet: &'a dyn Fn(u32) -> Vec<u8>,
+}
+
+impl Entries<'_> {
+    /// The packet of some entry: neighbours never come in turn, and all have theirs, since the step shares no factor
+    /// with the number of entries.
+    fn some(&self, number: u32) -> Vec<u8> {
+        (self.packet)(number.wrapping_mul(7919) % self.count)
+    }
+
+    /// Nanoseconds of a run on the same packet again and again; the mean over a few packets.
+    fn hot(&self, programs: &mut Programs) -> Result<f64> {
+        let mut sum = 0.0;
+        for number in 0..HOT_PACKETS {
+            sum += programs.time(self.program, &self.some(number), HOT)?.as_nanos() as f64;
+        }
+        Ok(sum / f64::from(HOT_PACKETS))
+    }
+
+    /// The median nanoseconds of runs on different packets, each run once.
+    fn cold(&self, programs: &mut Programs, round: usize) -> Result<f64> {
+        let mut times = Vec::new();
+        for number in 0..COLD {
+            let packet = self.some(number + COLD * round as u32);
+            times.push(programs.time(self.program, &packet, 1)?.as_nanos() as f64);
+        }
+        Ok(stats::median(&times).unwrap_or(f64::NAN))
+    }
+}
+
+/// What was measured of one size, round by round.
+#[derive(Debug, Default, Clone)]
+struct Rounds {
+    hot: Vec<f64>,
+    cold: Vec<f64>,
+}
+
+/// The cost of each size, compared with the first.
+fn costs(sizes: Vec<Rounds>) -> Vec<Cost> {
+    let summary = |rounds: Vec<f64>| Summary::of(rounds, Better::Lower);
+    let sizes: Vec<_> = sizes.into_iter().map(|size| (summary(size.hot), summary(size.cold))).collect();
+    let ratio = |of: &Option<Summary>, to: &Option<Summary>| of.as_ref()?.ratio_to(to.as_ref()?);
+    let median = |of: &Option<Summary>| of.as_ref().map(|summary| summary.median);
+    let Some((first_hot, first_cold)) = sizes.first() else { return Vec::new() };
+    let cost = |(hot, cold): &(Option<Summary>, Option<Summary>)| Cost {
+        hot_ns: median(hot),
+        hot_ratio: ratio(hot, first_hot),
+        cold_ns: median(cold),
+        cold_ratio: ratio(cold, first_cold),
+    };
+    sizes.iter().map(cost).collect()
 }
 
 /// The subnet of remote node `number`.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::{
     ground::GROUNDS,
     leases::LeasesReport,
-    report::{Datapath, FloodCost, FlowCost, LookupCost, Machine, ProgramTime, Ratios, Report, Row},
+    report::{Cost, Datapath, FloodCost, FlowCost, LookupCost, Machine, ProgramTime, Ratios, Report, Row},
     stats::Summary,
     subject::SUBJECTS,
     workload::{WORKLOADS, Workload},
@@ -138,27 +138,33 @@ fn programs(programs: &[ProgramTime]) -> String {
 }
 
 fn lookup(lookup: &[LookupCost]) -> String {
-    let line = |cost: &LookupCost| {
-        let hot = cost.hot_ns.map_or_else(|| "-".to_owned(), |hot| format!("{hot:.0}"));
-        vec![cost.program.clone(), cost.routes.to_string(), hot, format!("{:.0}", cost.cold_ns)]
-    };
+    let line =
+        |cost: &LookupCost| [vec![cost.program.clone(), cost.routes.to_string()], self::cost(&cost.cost)].concat();
     let lines: Vec<_> = lookup.iter().map(line).collect();
     format!(
-        "\n## Cost by cluster size\n\nOne run of a program without a network (`BPF_PROG_TEST_RUN`). Hot: the same \
-         packet again and again. Cold: another subnet each time, run once, starting the run included.\n\n{}",
+        "\n## Cost by cluster size\n\nOne run of a program without a network (`BPF_PROG_TEST_RUN`). Hot: the same packet again \
+         and again. Cold: another subnet each time, run once, starting the run included. In brackets the ratio within a \
+         round to the fewest routes.\n\n{}",
         table(&["program", "routes", "hot ns", "cold ns"], &lines)
     )
 }
 
 fn flows(flows: &[FlowCost]) -> String {
-    let line =
-        |cost: &FlowCost| vec![cost.flows.to_string(), format!("{:.0}", cost.hot_ns), format!("{:.0}", cost.cold_ns)];
+    let line = |cost: &FlowCost| [vec![cost.flows.to_string()], self::cost(&cost.cost)].concat();
     let lines: Vec<_> = flows.iter().map(line).collect();
     format!(
-        "\n## Cost by number of flows\n\n`to_container` without a network. Hot: the same packet again and again. Cold: another \
-         flow each time, run once, starting the run included.\n\n{}",
+        "\n## Cost by number of flows\n\n`to_container` without a network, as above.\n\n{}",
         table(&["flows", "hot ns", "cold ns"], &lines)
     )
+}
+
+/// Hot and cold.
+fn cost(cost: &Cost) -> Vec<String> {
+    let cell = |ns: Option<f64>, ratio: Option<f64>| match (ns, ratio) {
+        (Some(ns), Some(ratio)) => format!("{ns:.0} ({ratio:.2})"),
+        _ => "-".to_owned(),
+    };
+    vec![cell(cost.hot_ns, cost.hot_ratio), cell(cost.cold_ns, cost.cold_ratio)]
 }
 
 fn flood(flood: &[FloodCost]) -> String {

@@ -129,10 +129,9 @@ pub(crate) struct LookupCost {
     pub(crate) program: String,
     /// Routes in the maps.
     pub(crate) routes: u32,
-    /// Nanoseconds for a packet of the same subnet again and again; programs that change the packet have none.
-    pub(crate) hot_ns: Option<f64>,
-    /// Median nanoseconds for a packet of another subnet each time, run once: caches are cold, clock reading included.
-    pub(crate) cold_ns: f64,
+    /// For packets of these routes' subnets.
+    #[serde(flatten)]
+    pub(crate) cost: Cost,
 }
 
 /// What `to_container` takes for a packet of an approved flow by the number of flows: one lookup in `FLOWS`, hardly more.
@@ -140,10 +139,23 @@ pub(crate) struct LookupCost {
 pub(crate) struct FlowCost {
     /// Flows in the table, which has room for as many.
     pub(crate) flows: u32,
-    /// Nanoseconds for a packet of the same flow again and again.
-    pub(crate) hot_ns: f64,
-    /// Median nanoseconds for a packet of another flow each time, run once: caches are cold, clock reading included.
-    pub(crate) cold_ns: f64,
+    /// For packets of these flows.
+    #[serde(flatten)]
+    pub(crate) cost: Cost,
+}
+
+/// What a program takes for a packet with so many entries in its maps: medians of the rounds, and the median of the ratios
+/// within a round to the fewest entries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Cost {
+    /// Nanoseconds for the same packet again and again; programs that change the packet have none.
+    pub(crate) hot_ns: Option<f64>,
+    #[serde(default)]
+    pub(crate) hot_ratio: Option<f64>,
+    /// Nanoseconds for another entry's packet each time, run once: caches are cold, clock reading included.
+    pub(crate) cold_ns: Option<f64>,
+    #[serde(default)]
+    pub(crate) cold_ratio: Option<f64>,
 }
 
 /// What a flood of new flows does to an established one.
@@ -214,7 +226,8 @@ mod tests {
     fn a_report_is_read_as_it_was_written_and_one_of_another_form_is_not() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(Report::read(directory.path()), Report::default());
-        let cost = LookupCost { program: "to_overlay".to_owned(), routes: 2, hot_ns: None, cold_ns: 1.5 };
+        let cost = Cost { hot_ns: None, hot_ratio: None, cold_ns: Some(1.5), cold_ratio: Some(1.0) };
+        let cost = LookupCost { program: "to_overlay".to_owned(), routes: 2, cost };
         let report = Report { lookup: Some(vec![cost]), ..Report::default() };
         report.write(directory.path()).unwrap();
         assert_eq!(Report::read(directory.path()), report);
