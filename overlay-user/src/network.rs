@@ -77,12 +77,20 @@ impl NetworkConfig {
         if !ipv4 && !ipv6 {
             return Err(ConfigError::rule("EnableIPv4", &false, "EnableIPv4 or EnableIPv6 must be true"));
         }
-        Ok(Self {
+        let config = Self {
             ipv4: ipv4.then(|| Pool::parse(&object)).transpose()?,
             ipv6: ipv6.then(|| Pool::parse(&object)).transpose()?,
             enable_nftables: flag("EnableNFTables")?.unwrap_or(false),
             backend: Backend::parse(&object)?,
-        })
+        };
+        match config.backend {
+            Backend::Udp { .. } if ipv6 => {
+                let rule =
+                    "must be false with the udp backend, which carries IPv4 alone; IPv6 needs Backend.Type vxlan";
+                Err(ConfigError::rule("EnableIPv6", &true, rule))
+            }
+            _ => Ok(config),
+        }
     }
 }
 
@@ -139,7 +147,7 @@ mod tests {
     #[test]
     fn dual_stack_and_ipv6_alone_are_read() {
         let dual =
-            parse(r#"{"Network":"10.1.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:1::/48","EnableNFTables":true}"#)
+            parse(r#"{"Network":"10.1.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:1::/48","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#)
                 .unwrap();
         let pool = dual.ipv6.unwrap();
         assert_eq!(
@@ -147,7 +155,9 @@ mod tests {
             (64, "fd00:1:0:1::".into(), "fd00:1:0:ffff::".into())
         );
         assert!(dual.ipv4.is_some() && dual.enable_nftables);
-        let alone = parse(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/64"}"#).unwrap();
+        let alone =
+            parse(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/64","Backend":{"Type":"vxlan"}}"#)
+                .unwrap();
         assert_eq!((alone.ipv4, alone.ipv6.unwrap().subnet_len()), (None, 66));
     }
 
@@ -184,6 +194,10 @@ mod tests {
             (
                 r#"{"Network":"10.1.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/64","IPv6SubnetLen":127}"#,
                 "IPv6SubnetLen 127: must be at most 126",
+            ),
+            (
+                r#"{"Network":"10.1.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#,
+                "EnableIPv6 true: must be false with the udp backend",
             ),
             (r#"{"Network":"10.1.0.0/16","Backend":{}}"#, "Backend.Type is missing"),
             (r#"{"Network":"10.1.0.0/16","Backend":null}"#, "Backend.Type is missing"),

@@ -49,13 +49,17 @@ fn a_node_in_order_starts_with_either_backend() {
     }
 }
 
+/// What a data path without IPv6 cannot do.
+const IPV6: &str = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48","Backend":{"Type":"vxlan"}}"#;
+
 #[test]
 fn network_configs() {
     on_a_node(Backend::Vxlan, |cluster| {
         for (config, red) in [
             ("{\"Network\":", "config"),
             (r#"{"Network":"10.1.0.0/16","SubnetLen":12}"#, "config"),
-            (r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48"}"#, "config"),
+            (r#"{"Network":"10.1.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#, "config"),
+            (IPV6, "config"),
             (r#"{"Network":"192.168.0.0/16"}"#, "underlay"),
         ] {
             cluster.write_config(config).unwrap();

@@ -100,17 +100,33 @@ fn a_missing_network_config() {
 fn a_malformed_network_config() {
     isolated(|| {
         let cluster = one_node();
-        let cases: [(&str, &[&str]); 6] = [
+        let cases: [(&str, &[&str]); 7] = [
             ("", &["config"]),
             ("{\"Network\":", &["config"]),
             ("{}", &["Network"]),
             (r#"{"Network":"10.1.0.0/99"}"#, &["Network", "10.1.0.0/99"]),
             (r#"{"Network":"10.1.0.0/16","SubnetLen":12}"#, &["SubnetLen", "12"]),
             (r#"{"Network":"10.1.0.0/16","Backend":{"Type":"pigeon"}}"#, &["Type", "pigeon"]),
+            (
+                r#"{"Network":"10.1.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#,
+                &["EnableIPv6", "udp", "vxlan"],
+            ),
         ];
         for (config, words) in cases {
             cluster.write_config(config).unwrap();
             assert_names(&refusal(&cluster, agent(&cluster)), words);
+        }
+    });
+}
+
+#[test]
+fn ipv6_which_the_data_path_does_not_carry() {
+    isolated(|| {
+        let cluster = one_node();
+        for ipv4 in [r#""Network":"10.1.0.0/16""#, r#""EnableIPv4":false"#] {
+            let ipv6 = r#""EnableIPv6":true,"IPv6Network":"fd00:1::/48""#;
+            cluster.write_config(&format!(r#"{{{ipv4},{ipv6},"Backend":{{"Type":"vxlan"}}}}"#)).unwrap();
+            assert_names(&refusal(&cluster, agent(&cluster)), &["EnableIPv6 true", "no IPv6", "to false"]);
         }
     });
 }

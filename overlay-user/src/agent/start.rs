@@ -156,8 +156,11 @@ pub(crate) async fn network_config(store: &dyn Datastore) -> Result<(NetworkConf
     Ok((NetworkConfig::parse(&config.value)?, config.value))
 }
 
-/// The addresses of the overlay network, which must be IPv4's.
+/// The addresses of the overlay network, which must be IPv4's alone: an IPv6 subnet would be leased and not served.
 pub(crate) fn ipv4_pool(network: &NetworkConfig) -> Result<Pool<Ipv4Addr>> {
+    if network.ipv6.is_some() {
+        bail!("network config: EnableIPv6 true: this version carries no IPv6; set EnableIPv6 to false");
+    }
     network.ipv4.ok_or_else(|| anyhow!("network config: EnableIPv4 false: IPv4 is needed"))
 }
 

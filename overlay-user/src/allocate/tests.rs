@@ -85,7 +85,9 @@ fn a_million_taken_subnets_cost_no_walk_over_the_network() {
 
 #[test]
 fn the_families_are_chosen_each_by_itself() {
-    let dual = config(r#"{"Network":"10.1.0.0/22","SubnetLen":24,"EnableIPv6":true,"IPv6Network":"fd00::/62"}"#);
+    let dual = config(
+        r#"{"Network":"10.1.0.0/22","SubnetLen":24,"EnableIPv6":true,"IPv6Network":"fd00::/62","Backend":{"Type":"vxlan"}}"#,
+    );
     let chosen = choose(
         &dual,
         Some(&key("10.1.3.0-24")),
@@ -101,7 +103,8 @@ fn the_families_are_chosen_each_by_itself() {
 
 #[test]
 fn a_network_of_ipv6_alone_has_a_key_without_ipv4() {
-    let alone = config(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/62"}"#);
+    let alone =
+        config(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/62","Backend":{"Type":"vxlan"}}"#);
     let chosen = choose(&alone, None, Previous::default(), &[], &mut rng()).unwrap();
     assert!(chosen.to_string().starts_with("0.0.0.0-0&fd00:0:0:"));
     assert!(fits(&alone, &chosen));
@@ -112,8 +115,9 @@ fn the_top_of_the_address_space_does_not_overflow() {
     let top = config(r#"{"Network":"255.255.252.0/22","SubnetLen":24}"#);
     let others = keys(&["255.255.253.0-24", "255.255.254.0-24", "255.255.255.0-24"]);
     assert!(choose(&top, None, Previous::default(), &others, &mut rng()).is_err());
-    let top =
-        config(r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"ffff:ffff:ffff:fffc::/62","IPv6SubnetLen":64}"#);
+    let top = config(
+        r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"ffff:ffff:ffff:fffc::/62","IPv6SubnetLen":64,"Backend":{"Type":"vxlan"}}"#,
+    );
     assert!(
         choose(&top, None, Previous::default(), &keys(&["0.0.0.0-0&ffff:ffff:ffff:fff0::-60"]), &mut rng()).is_err()
     );
