@@ -1,7 +1,7 @@
 //! What netfilter does with overlay traffic: masquerading towards the outside, and acceptance in FORWARD.
 //!
-//! Masquerading (`--ip-masq`) is one nftables table of ours, named like the overlay device and replaced in one
-//! transaction; the traffic it is about is listed in `masquerade/nat.rs`. Accepting forwarded traffic
+//! Masquerading (`--ip-masq`) is one nftables table of ours per address family, named like the overlay device and replaced
+//! in one transaction; the traffic it is about is listed in `masquerade/nat.rs`. Accepting forwarded traffic
 //! (`--iptables-forward-rules`) cannot be done in a table of ours: an accept there does not undo a drop in another
 //! chain at the same hook, and Docker sets the policy of iptables' FORWARD chain to DROP. So that rule goes into
 //! iptables' own chain, `masquerade/forward.rs`.
@@ -9,6 +9,7 @@
 //! Whoever flushes the rule set takes our rules with it. [`TrafficRules::keep`] listens to the kernel's notices of such
 //! changes and puts back what is missing, without looking when nothing happens.
 
+mod family;
 mod forward;
 mod iptables;
 mod monitor;
@@ -18,10 +19,10 @@ mod native;
 use std::io;
 use std::time::Duration;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use nftables::helper::NftablesError;
 
-use forward::Accepted;
+use family::Family;
 use monitor::Monitor;
 
 /// How long to let changes settle before looking: a firewall that reloads makes many at once.
@@ -35,14 +36,29 @@ const LEGACY_INTERVAL: Duration = Duration::from_secs(30);
 pub struct RulesConfig {
     /// Name of the overlay device, and so of our table: `overlay.1`.
     pub name: String,
-    /// The overlay network.
-    pub network: Ipv4Network,
-    /// This node's subnet.
-    pub subnet: Ipv4Network,
+    /// The IPv4 addresses of the overlay, if it has any.
+    pub ipv4: Option<Range<Ipv4Network>>,
+    /// The IPv6 addresses of the overlay, if it has any.
+    pub ipv6: Option<Range<Ipv6Network>>,
     /// How to masquerade; none: not at all, and rules left over from an earlier run are removed.
     pub masquerade: Option<Masquerade>,
     /// Whether forwarded overlay traffic is accepted in iptables' FORWARD chain.
     pub forward: bool,
+}
+
+/// The overlay's addresses of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range<N> {
+    /// The overlay network.
+    pub network: N,
+    /// This node's subnet.
+    pub subnet: N,
+}
+
+impl<N: Into<IpNetwork>> Range<N> {
+    fn of_any_family(self) -> Range<IpNetwork> {
+        Range { network: self.network.into(), subnet: self.subnet.into() }
+    }
 }
 
 /// How to masquerade.
@@ -101,16 +117,53 @@ pub enum RulesError {
 #[derive(Debug)]
 pub struct TrafficRules {
     config: RulesConfig,
+    families: Vec<FamilyRules>,
+}
+
+/// The rules of one address family.
+#[derive(Debug)]
+struct FamilyRules {
+    family: Family,
+    range: Range<IpNetwork>,
     /// Our table as `nft` lists it right after we have set it; handles included, so a rule replaced by an equal one
     /// counts as changed.
     installed: Option<String>,
+}
+
+impl FamilyRules {
+    async fn ensure(&mut self, config: &RulesConfig) -> Result<bool, RulesError> {
+        let masquerade = self.ensure_masquerade(config).await?;
+        let accepted = config.forward.then_some(self.range);
+        Ok(masquerade | forward::ensure(self.family, &config.name, accepted).await?)
+    }
+
+    async fn ensure_masquerade(&mut self, config: &RulesConfig) -> Result<bool, RulesError> {
+        let (family, name) = (self.family, config.name.as_str());
+        let Some(masquerade) = config.masquerade else {
+            return nat::remove(family, name).await;
+        };
+        let present = nat::list(family, name).await?;
+        if present.is_some() && present == self.installed {
+            return Ok(false);
+        }
+        nat::replace(family, name, self.range, masquerade).await?;
+        self.installed = nat::list(family, name).await?;
+        Ok(true)
+    }
 }
 
 impl TrafficRules {
     /// Rules that are not in the kernel yet.
     #[must_use]
     pub fn new(config: RulesConfig) -> Self {
-        Self { config, installed: None }
+        let ranges = [
+            (Family::Ipv4, config.ipv4.map(Range::of_any_family)),
+            (Family::Ipv6, config.ipv6.map(Range::of_any_family)),
+        ];
+        let families = ranges
+            .into_iter()
+            .filter_map(|(family, range)| range.map(|range| FamilyRules { family, range, installed: None }));
+        Self { families: families.collect(), config }
     }
 
     /// Puts the rules in place where they are not, and says whether anything had to be done.
@@ -118,25 +171,25 @@ impl TrafficRules {
     /// # Errors
     /// [`RulesError`]
     pub async fn ensure(&mut self) -> Result<bool, RulesError> {
-        let masquerade = self.ensure_masquerade().await?;
-        let RulesConfig { network, subnet, .. } = self.config;
-        let accepted = self.config.forward.then_some(Accepted { network, subnet });
-        let forward = forward::ensure(&self.config.name, accepted).await?;
-        Ok(masquerade || forward)
+        let mut changed = false;
+        for rules in &mut self.families {
+            changed |= rules.ensure(&self.config).await?;
+        }
+        Ok(changed)
     }
 
-    async fn ensure_masquerade(&mut self) -> Result<bool, RulesError> {
-        let name = self.config.name.as_str();
-        let Some(masquerade) = self.config.masquerade else {
-            return nat::remove(name).await;
-        };
-        let present = nat::list(name).await?;
-        if present.is_some() && present == self.installed {
-            return Ok(false);
+    /// Removes the rules of the address families that the overlay does not have (any more), and says whether there were any.
+    ///
+    /// # Errors
+    /// [`RulesError`]
+    pub async fn remove_unused(&self) -> Result<bool, RulesError> {
+        let mut removed = false;
+        for family in Family::ALL {
+            if !self.families.iter().any(|rules| rules.family == family) {
+                removed |= remove_family(family, &self.config.name).await?;
+            }
         }
-        nat::replace(&self.config, masquerade).await?;
-        self.installed = nat::list(name).await?;
-        Ok(true)
+        Ok(removed)
     }
 
     /// Puts the rules in place and puts back what others take away, until `ended`. Then no `nft` of ours runs any more.
@@ -145,7 +198,8 @@ impl TrafficRules {
     /// [`RulesError::Monitor`] when the kernel's notices cannot be had. Rules that cannot be restored are reported
     /// in the log and tried again at the next notice.
     pub async fn keep(&mut self, mut ended: impl Future + Unpin) -> Result<(), RulesError> {
-        let mut monitor = Monitor::new(&self.config.name)?;
+        let families: Vec<_> = self.families.iter().map(|rules| rules.family).collect();
+        let mut monitor = Monitor::new(&self.config.name, families.clone())?;
         loop {
             // Before the first notice too: something may have changed before there was somebody to listen.
             match self.ensure().await {
@@ -160,14 +214,14 @@ impl TrafficRules {
             }
             tokio::select! {
                 _ = &mut ended => return Ok(()),
-                changed = wait_for_change(&mut monitor) => changed?,
+                changed = wait_for_change(&mut monitor, &families) => changed?,
             }
         }
     }
 }
 
 /// Returns when the rules are to be looked at again.
-async fn wait_for_change(monitor: &mut Monitor) -> Result<(), RulesError> {
+async fn wait_for_change(monitor: &mut Monitor, families: &[Family]) -> Result<(), RulesError> {
     loop {
         tokio::select! {
             notice = monitor.wait() => {
@@ -176,7 +230,7 @@ async fn wait_for_change(monitor: &mut Monitor) -> Result<(), RulesError> {
                 monitor.drain();
                 return Ok(());
             }
-            () = tokio::time::sleep(LEGACY_INTERVAL) => if forward::legacy_in_use() {
+            () = tokio::time::sleep(LEGACY_INTERVAL) => if forward::legacy_in_use(families) {
                 return Ok(());
             },
         }
@@ -188,8 +242,17 @@ async fn wait_for_change(monitor: &mut Monitor) -> Result<(), RulesError> {
 /// # Errors
 /// [`RulesError`]; what can be removed is removed all the same.
 pub async fn remove(name: &str) -> Result<bool, RulesError> {
-    let masquerade = nat::remove(name).await;
-    let forward = forward::ensure(name, None).await;
+    let [ipv4, ipv6] = Family::ALL;
+    let (ipv4, ipv6) = (remove_family(ipv4, name).await, remove_family(ipv6, name).await);
+    Ok(ipv4? | ipv6?)
+}
+
+async fn remove_family(family: Family, name: &str) -> Result<bool, RulesError> {
+    if !family.exists() {
+        return Ok(false);
+    }
+    let masquerade = nat::remove(family, name).await;
+    let forward = forward::ensure(family, name, None).await;
     Ok(masquerade? | forward?)
 }
 
@@ -210,12 +273,12 @@ pub struct IptablesRules {
     pub nft: Option<String>,
 }
 
-/// The rules of iptables, without making any table.
+/// The IPv4 rules of iptables, without making any table.
 ///
 /// # Errors
 /// [`RulesError`]
 pub async fn iptables_rules() -> Result<IptablesRules, RulesError> {
-    forward::filter_rules().await
+    forward::filter_rules(Family::Ipv4).await
 }
 
 /// The error of an `nft` run, in one line.

@@ -33,6 +33,9 @@ impl Rules {
             let kept = wanted && set.is_ok();
             // Nobody listens if the start was given up meanwhile.
             drop(tell.send(set));
+            if let Err(error) = rules.remove_unused().await {
+                tracing::warn!(%error, "rules of an address family that the network config had earlier not removed");
+            }
             if kept {
                 keep(rules, ended).await;
             }

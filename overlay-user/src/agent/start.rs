@@ -28,7 +28,7 @@ use crate::{
     link,
     listener::Listener,
     mac::Mac,
-    masquerade::RulesConfig,
+    masquerade::{Range, RulesConfig},
     metrics::Metrics,
     network::{Backend, NetworkConfig, Pool},
     node::{self, Node, Plan},
@@ -123,8 +123,8 @@ impl<'a> Agent<'a> {
         let plan = self.node.plan();
         RulesConfig {
             name: device,
-            network: plan.network,
-            subnet: plan.subnet,
+            ipv4: Some(Range { network: plan.network, subnet: plan.subnet }),
+            ipv6: None,
             masquerade: self.config.masquerade,
             forward: self.config.forward_rules,
         }

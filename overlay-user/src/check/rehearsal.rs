@@ -23,7 +23,7 @@ use crate::{
     link::{self, LinkConfig, OverlayLink},
     loader::{ContainerProgram, Interface, Programs},
     mac::Mac,
-    masquerade::{Masquerade, RulesConfig, TrafficRules},
+    masquerade::{Masquerade, Range, RulesConfig, TrafficRules},
     network::Backend,
     node::Plan,
     rundir::RunDir,
@@ -106,7 +106,8 @@ async fn perform(Play { plan, masquerade, forward }: Play) -> Result<Vec<Finding
         findings.insert(2, attach(&mut programs, link.as_ref()));
     }
     let LinkConfig { network, subnet, .. } = link_config;
-    findings.push(rules(RulesConfig { name: link_config.name(), network, subnet, masquerade, forward }).await);
+    let (name, ipv4) = (link_config.name(), Some(Range { network, subnet }));
+    findings.push(rules(RulesConfig { name, ipv4, ipv6: None, masquerade, forward }).await);
     Ok(findings)
 }
 

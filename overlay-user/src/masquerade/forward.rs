@@ -5,19 +5,11 @@
 
 use std::fs;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
+use super::family::Family;
 use super::iptables::{Hook, Kind, Placement};
-use super::{IptablesRules, RulesError, iptables, nat, native};
-
-/// Overlay traffic that is to be accepted.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Accepted {
-    /// The overlay network.
-    pub(super) network: Ipv4Network,
-    /// This node's subnet.
-    pub(super) subnet: Ipv4Network,
-}
+use super::{IptablesRules, Range, RulesError, iptables, nat, native};
 
 /// Where overlay traffic may be refused.
 ///
@@ -28,29 +20,32 @@ pub(super) const HOOKS: [Hook; 2] = [
     Hook { table: "raw", parent: "PREROUTING", placement: before_dockers_drops },
 ];
 
-/// Makes our acceptance of `accepted` present, or absent when there is none, for the overlay device `name`.
+/// Makes our acceptance of traffic in `accepted` present, or absent when there is none, for the overlay device `name`.
 /// Says whether anything had to be done.
-pub(super) async fn ensure(name: &str, accepted: Option<Accepted>) -> Result<bool, RulesError> {
+pub(super) async fn ensure(family: Family, name: &str, accepted: Option<Range<IpNetwork>>) -> Result<bool, RulesError> {
     let mut changed = false;
     for hook in &HOOKS {
         let chain = chain_name(hook, name);
         let rules = accepted.map(|accepted| rules(hook, name, accepted));
-        if legacy_has(hook.table) {
-            match iptables::find(Kind::Legacy).await {
-                Some(program) => changed |= iptables::ensure(program, hook, &chain, rules.as_deref()).await?,
+        if legacy_has(family, hook.table) {
+            match iptables::find(family, Kind::Legacy).await {
+                Some(program) => changed |= iptables::ensure(&program, hook, &chain, rules.as_deref()).await?,
                 None => tracing::warn!(
                     table = hook.table,
-                    "legacy iptables is in use and there is no iptables-legacy: overlay traffic may be dropped"
+                    "legacy {0} is in use and there is no {0}-legacy: overlay traffic may be dropped",
+                    family.iptables()
                 ),
             }
         }
-        if !nft_has(hook).await? {
+        if !nft_has(family, hook).await? {
             continue;
         }
-        changed |= match iptables::find(Kind::Nft).await {
-            Some(program) => iptables::ensure(program, hook, &chain, rules.as_deref()).await?,
+        changed |= match iptables::find(family, Kind::Nft).await {
+            Some(program) => iptables::ensure(&program, hook, &chain, rules.as_deref()).await?,
             // Docker needs iptables, so here is only FORWARD to care for.
-            None if hook.parent == native::CHAIN => native::ensure(&chain, accepted.map(|a| a.network)).await?,
+            None if hook.parent == native::CHAIN => {
+                native::ensure(family, &chain, accepted.map(|accepted| accepted.network)).await?
+            }
             None => false,
         };
     }
@@ -58,34 +53,32 @@ pub(super) async fn ensure(name: &str, accepted: Option<Accepted>) -> Result<boo
 }
 
 /// The table `filter` of each implementation that is in use.
-pub(super) async fn filter_rules() -> Result<IptablesRules, RulesError> {
+pub(super) async fn filter_rules(family: Family) -> Result<IptablesRules, RulesError> {
     let [filter, _] = &HOOKS;
-    let list = async |kind, in_use| match iptables::find(kind).await.filter(|_| in_use) {
-        Some(program) => iptables::list(program, filter.table).await.map(Some),
+    let list = async |kind, in_use| match iptables::find(family, kind).await.filter(|_| in_use) {
+        Some(program) => iptables::list(&program, filter.table).await.map(Some),
         None => Ok(None),
     };
-    let legacy = list(Kind::Legacy, legacy_has(filter.table)).await?;
-    let nft_has = nat::list_with(&["list", "table", "ip", filter.table]).await?.is_some();
+    let legacy = list(Kind::Legacy, legacy_has(family, filter.table)).await?;
+    let nft_has = nat::list_with(&["list", "table", family.name(), filter.table]).await?.is_some();
     let nft = list(Kind::Nft, nft_has).await?;
     Ok(IptablesRules { legacy, nft })
 }
 
 /// Whether iptables' legacy implementation has a table of ours to care for, in this network namespace.
-pub(super) fn legacy_in_use() -> bool {
-    HOOKS.iter().any(|hook| legacy_has(hook.table))
+pub(super) fn legacy_in_use(families: &[Family]) -> bool {
+    families.iter().any(|&family| HOOKS.iter().any(|hook| legacy_has(family, hook.table)))
 }
 
-fn legacy_has(table: &str) -> bool {
-    // Missing where the module is not loaded.
-    fs::read_to_string("/proc/thread-self/net/ip_tables_names")
-        .is_ok_and(|names| names.lines().any(|name| name == table))
+fn legacy_has(family: Family, table: &str) -> bool {
+    fs::read_to_string(family.legacy_tables()).is_ok_and(|names| names.lines().any(|name| name == table))
 }
 
-async fn nft_has(hook: &Hook) -> Result<bool, RulesError> {
-    match nat::list_with(&["list", "chain", "ip", hook.table, hook.parent]).await {
+async fn nft_has(family: Family, hook: &Hook) -> Result<bool, RulesError> {
+    match nat::list_with(&["list", "chain", family.name(), hook.table, hook.parent]).await {
         Ok(listing) => Ok(listing.is_some()),
         // Without `nft` nobody can tell: where iptables is installed it may be used.
-        Err(RulesError::Missing { .. }) => Ok(iptables::find(Kind::Nft).await.is_some()),
+        Err(RulesError::Missing { .. }) => Ok(iptables::find(family, Kind::Nft).await.is_some()),
         Err(error) => Err(error),
     }
 }
@@ -96,7 +89,7 @@ fn chain_name(hook: &Hook, name: &str) -> String {
     format!("{}{}-{number}", iptables::OUR_CHAINS, hook.parent)
 }
 
-fn rules(hook: &Hook, name: &str, Accepted { network, subnet }: Accepted) -> Vec<String> {
+fn rules(hook: &Hook, name: &str, Range { network, subnet }: Range<IpNetwork>) -> Vec<String> {
     match hook.table {
         "filter" => vec![format!("-s {network} -j ACCEPT"), format!("-d {network} -j ACCEPT")],
         _ => vec![format!("-s {network} -d {subnet} -i {name} -j ACCEPT")],

@@ -1,10 +1,11 @@
-//! Our chains in iptables' tables, through iptables.
+//! Our chains in iptables' tables, through iptables or ip6tables.
 
 use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use super::family::Family;
 use super::{RulesError, not_run, refused};
 
 /// What the names of our chains begin with, this network's and others'.
@@ -38,14 +39,15 @@ pub(super) enum Kind {
     Nft,
 }
 
-/// The program of one implementation, if it is installed.
-pub(super) async fn find(kind: Kind) -> Option<&'static str> {
+/// The program of one implementation for one family, if it is installed.
+pub(super) async fn find(family: Family, kind: Kind) -> Option<String> {
+    let name = family.iptables();
     let own_name = match kind {
-        Kind::Legacy => "iptables-legacy",
-        Kind::Nft => "iptables-nft",
+        Kind::Legacy => format!("{name}-legacy"),
+        Kind::Nft => format!("{name}-nft"),
     };
-    for program in [own_name, "iptables"] {
-        let Ok(output) = Command::new(program).arg("--version").output().await else { continue };
+    for program in [own_name, name.to_owned()] {
+        let Ok(output) = Command::new(&program).arg("--version").output().await else { continue };
         // "iptables v1.8.9 (nf_tables)"; before 1.8 there was one kind and no word for it.
         let is_nft = String::from_utf8_lossy(&output.stdout).contains("nf_tables");
         if output.status.success() && is_nft == (kind == Kind::Nft) {

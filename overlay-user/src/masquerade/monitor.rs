@@ -7,6 +7,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
 use super::RulesError;
+use super::family::Family;
 use super::forward::HOOKS;
 
 /// Multicast group of nftables' notices.
@@ -15,7 +16,6 @@ const NFNLGRP_NFTABLES: u32 = 7;
 const NFNL_SUBSYS_NFTABLES: u8 = 10;
 /// NEW and DEL of table, chain and rule: lower byte of the message type.
 const MESSAGES: [u8; 6] = [0, 2, 3, 5, 6, 8];
-const NFPROTO_IPV4: u8 = 2;
 const NETLINK_HEADER: usize = 16;
 const NFGEN_HEADER: usize = 4;
 const ATTRIBUTE_HEADER: usize = 4;
@@ -26,18 +26,19 @@ const TABLE_NAME: u16 = 1;
 pub(super) struct Monitor {
     socket: TokioSocket,
     table: String,
+    families: Vec<Family>,
 }
 
 impl Monitor {
-    /// Listens to changes of the table `table` and of iptables' tables that we have rules in.
-    pub(super) fn new(table: &str) -> Result<Self, RulesError> {
+    /// Listens to changes of the table `table` and of iptables' tables that we have rules in, in `families`.
+    pub(super) fn new(table: &str, families: Vec<Family>) -> Result<Self, RulesError> {
         let open = || -> io::Result<TokioSocket> {
             let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
             socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
             socket.socket_mut().add_membership(NFNLGRP_NFTABLES)?;
             Ok(socket)
         };
-        Ok(Self { socket: open().map_err(RulesError::Monitor)?, table: table.to_owned() })
+        Ok(Self { socket: open().map_err(RulesError::Monitor)?, table: table.to_owned(), families })
     }
 
     /// Returns after a change. Dropping the future loses no notice that has not been read.
@@ -59,7 +60,7 @@ impl Monitor {
     }
 
     fn concerns_us(&self, notice: &[u8]) -> bool {
-        tables(notice)
+        tables(notice, &self.families)
             .any(|table| table == self.table.as_bytes() || HOOKS.iter().any(|hook| table == hook.table.as_bytes()))
     }
 }
@@ -68,24 +69,27 @@ fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno as i32)
 }
 
-/// The IPv4 tables that the messages in `datagram` are about.
-fn tables(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The tables of `families` that the messages in `datagram` are about.
+fn tables<'a>(datagram: &'a [u8], families: &[Family]) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*rest.first_chunk()?);
         let length = usize::try_from(length).ok().filter(|length| (NETLINK_HEADER..=rest.len()).contains(length))?;
         let message = &rest[..length];
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(table(message))
+        Some(table(message, families))
     })
     .flatten()
 }
 
-/// The IPv4 table that one message is about.
-fn table(message: &[u8]) -> Option<&[u8]> {
+/// The table of one of `families` that one message is about.
+fn table<'a>(message: &'a [u8], families: &[Family]) -> Option<&'a [u8]> {
     let [kind, subsystem] = u16::from_ne_bytes([*message.get(4)?, *message.get(5)?]).to_le_bytes();
     let family = *message.get(NETLINK_HEADER)?;
-    if subsystem != NFNL_SUBSYS_NFTABLES || !MESSAGES.contains(&kind) || family != NFPROTO_IPV4 {
+    if subsystem != NFNL_SUBSYS_NFTABLES
+        || !MESSAGES.contains(&kind)
+        || !families.iter().any(|wanted| wanted.number() == family)
+    {
         return None;
     }
     let mut attributes = message.get(NETLINK_HEADER + NFGEN_HEADER..)?;
@@ -131,17 +135,19 @@ mod tests {
             message(10, 2, 2, &[(1, b"filter\0")]),
         ]
         .concat();
-        assert_eq!(tables(&datagram).collect::<Vec<_>>(), [b"overlay.1".as_slice(), b"filter".as_slice()]);
+        let named = |families: &[Family]| tables(&datagram, families).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(named(&[Family::Ipv4]), [b"overlay.1".to_vec(), b"filter".to_vec()]);
+        assert_eq!(named(&[Family::Ipv6]), [b"another".to_vec()]);
     }
 
     #[test]
     fn a_malformed_datagram_names_no_table() {
         let whole = message(10, 2, 2, &[(1, b"filter\0")]);
         for length in 0..whole.len() {
-            assert_eq!(tables(&whole[..length]).count(), 0, "{length} bytes");
+            assert_eq!(tables(&whole[..length], &Family::ALL).count(), 0, "{length} bytes");
         }
         let mut endless = whole.clone();
         endless[..4].copy_from_slice(&0u32.to_ne_bytes());
-        assert_eq!(tables(&endless).count(), 0);
+        assert_eq!(tables(&endless, &Family::ALL).count(), 0);
     }
 }

@@ -1,17 +1,18 @@
-//! The masquerading table.
+//! The masquerading table of one address family.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nftables::batch::Batch;
 use nftables::expr::{BinaryOperation, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix};
 use nftables::helper::{self, DEFAULT_ARGS, DEFAULT_NFT, NftablesError};
 use nftables::schema::{Chain, NfListObject, Nftables, Rule, Table};
 use nftables::stmt::{Match, NAT, NATFlag, Operator, Statement};
-use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
+use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 
-use super::{Masquerade, RulesConfig, RulesError, nft_error};
+use super::family::Family;
+use super::{Masquerade, Range, RulesError, nft_error};
 
 /// The mark by which kube-proxy says that it masquerades a packet itself.
 const KUBE_PROXY_MARK: u32 = 0x4000;
@@ -29,9 +30,8 @@ struct Decision {
 }
 
 /// The decisions, first match first. They are flannel's, rule for rule.
-fn decisions(config: &RulesConfig, masquerade: Masquerade) -> Vec<Decision> {
-    let (network, subnet) = (config.network, config.subnet);
-    let multicast = Ipv4Network::new_checked([224, 0, 0, 0].into(), 4);
+fn decisions(family: Family, range: Range<IpNetwork>, masquerade: Masquerade) -> Vec<Decision> {
+    let Range { network, subnet } = range;
     let keep = || Statement::Return(None);
     let masquerade = || masquerade_statement(masquerade);
     let decide = |traffic, matches, verdict| Decision { traffic, matches, verdict };
@@ -42,7 +42,7 @@ fn decisions(config: &RulesConfig, masquerade: Masquerade) -> Vec<Decision> {
         decide("clients outside to our containers", vec![not_from(network), to(subnet)], keep()),
         decide(
             "the overlay to the outside",
-            std::iter::once(from(network)).chain(multicast.map(not_to)).collect(),
+            std::iter::once(from(network)).chain(family.multicast().map(not_to)).collect(),
             masquerade(),
         ),
         decide("node or clients outside to remote containers", vec![not_from(network), to(network)], masquerade()),
@@ -50,25 +50,31 @@ fn decisions(config: &RulesConfig, masquerade: Masquerade) -> Vec<Decision> {
 }
 
 /// Replaces the table in one transaction: no packet meets a half of it.
-pub(super) async fn replace(config: &RulesConfig, masquerade: Masquerade) -> Result<(), RulesError> {
-    apply(&ruleset(config, masquerade), "set the masquerading rules").await
+pub(super) async fn replace(
+    family: Family,
+    name: &str,
+    range: Range<IpNetwork>,
+    masquerade: Masquerade,
+) -> Result<(), RulesError> {
+    let decisions = decisions(family, range, masquerade);
+    apply(&ruleset(family, name, decisions), "set the masquerading rules").await
 }
 
 /// Removes the table, and says whether there was one.
-pub(super) async fn remove(name: &str) -> Result<bool, RulesError> {
-    match list(name).await {
+pub(super) async fn remove(family: Family, name: &str) -> Result<bool, RulesError> {
+    match list(family, name).await {
         Ok(None) | Err(RulesError::Missing { .. }) => return Ok(false),
         Ok(Some(_)) => {}
         Err(error) => return Err(error),
     }
     let mut batch = Batch::new();
-    batch.delete(NfListObject::Table(table(name)));
+    batch.delete(NfListObject::Table(table(family, name)));
     apply(&batch.to_nftables(), "remove the masquerading rules").await.map(|()| true)
 }
 
 /// The table as `nft` lists it; none when it does not exist.
-pub(super) async fn list(name: &str) -> Result<Option<String>, RulesError> {
-    list_with(&["list", "table", "ip", name]).await
+pub(super) async fn list(family: Family, name: &str) -> Result<Option<String>, RulesError> {
+    list_with(&["list", "table", family.name(), name]).await
 }
 
 /// What `nft` lists with `arguments`; none when there is no such thing.
@@ -88,16 +94,15 @@ pub(super) async fn apply(ruleset: &Nftables<'_>, action: &'static str) -> Resul
         .map_err(nft_error(action))
 }
 
-fn ruleset(config: &RulesConfig, masquerade: Masquerade) -> Nftables<'static> {
-    let name = &config.name;
+fn ruleset(family: Family, name: &str, decisions: Vec<Decision>) -> Nftables<'static> {
     let mut batch = Batch::new();
     // Added first so that deleting cannot fail.
-    batch.add(NfListObject::Table(table(name)));
-    batch.delete(NfListObject::Table(table(name)));
-    batch.add(NfListObject::Table(table(name)));
+    batch.add(NfListObject::Table(table(family, name)));
+    batch.delete(NfListObject::Table(table(family, name)));
+    batch.add(NfListObject::Table(table(family, name)));
     batch.add(NfListObject::Chain(Chain {
-        family: NfFamily::IP,
-        table: Cow::Owned(name.clone()),
+        family: family.nft(),
+        table: Cow::Owned(name.to_owned()),
         name: CHAIN.into(),
         _type: Some(NfChainType::NAT),
         hook: Some(NfHook::Postrouting),
@@ -105,10 +110,10 @@ fn ruleset(config: &RulesConfig, masquerade: Masquerade) -> Nftables<'static> {
         policy: Some(NfChainPolicy::Accept),
         ..Chain::default()
     }));
-    for Decision { traffic, matches, verdict } in decisions(config, masquerade) {
+    for Decision { traffic, matches, verdict } in decisions {
         batch.add(NfListObject::Rule(Rule {
-            family: NfFamily::IP,
-            table: Cow::Owned(name.clone()),
+            family: family.nft(),
+            table: Cow::Owned(name.to_owned()),
             chain: CHAIN.into(),
             expr: matches.into_iter().chain([verdict]).collect::<Vec<_>>().into(),
             comment: Some(traffic.into()),
@@ -118,28 +123,29 @@ fn ruleset(config: &RulesConfig, masquerade: Masquerade) -> Nftables<'static> {
     batch.to_nftables()
 }
 
-fn table(name: &str) -> Table<'static> {
-    Table { family: NfFamily::IP, name: Cow::Owned(name.to_owned()), ..Table::default() }
+fn table(family: Family, name: &str) -> Table<'static> {
+    Table { family: family.nft(), name: Cow::Owned(name.to_owned()), ..Table::default() }
 }
 
-pub(super) fn from(network: Ipv4Network) -> Statement<'static> {
+pub(super) fn from(network: IpNetwork) -> Statement<'static> {
     address("saddr", Operator::EQ, network)
 }
 
-fn not_from(network: Ipv4Network) -> Statement<'static> {
+fn not_from(network: IpNetwork) -> Statement<'static> {
     address("saddr", Operator::NEQ, network)
 }
 
-pub(super) fn to(network: Ipv4Network) -> Statement<'static> {
+pub(super) fn to(network: IpNetwork) -> Statement<'static> {
     address("daddr", Operator::EQ, network)
 }
 
-fn not_to(network: Ipv4Network) -> Statement<'static> {
+fn not_to(network: IpNetwork) -> Statement<'static> {
     address("daddr", Operator::NEQ, network)
 }
 
-fn address(field: &'static str, op: Operator, network: Ipv4Network) -> Statement<'static> {
-    let field = PayloadField { protocol: "ip".into(), field: field.into() };
+fn address(field: &'static str, op: Operator, network: IpNetwork) -> Statement<'static> {
+    let protocol = if network.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }.name();
+    let field = PayloadField { protocol: protocol.into(), field: field.into() };
     let addr = Box::new(Expression::String(network.network().to_string().into()));
     let prefix = Prefix { addr, len: u32::from(network.prefix()) };
     Statement::Match(Match {

@@ -1,13 +1,13 @@
-//! The table `ip filter` on a node that has no iptables program: our rule goes to the end of its FORWARD chain.
+//! The table `filter` of a node that has no iptables program: our rule goes to the end of its FORWARD chain.
 
 use std::borrow::Cow;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nftables::batch::Batch;
 use nftables::schema::{NfListObject, NfObject, Nftables, Rule};
 use nftables::stmt::Statement;
-use nftables::types::NfFamily;
 
+use super::family::Family;
 use super::nat::{self, from, to};
 use super::{RulesError, nft_error};
 
@@ -16,12 +16,12 @@ const TABLE: &str = "filter";
 pub(super) const CHAIN: &str = "FORWARD";
 
 /// Makes rules that accept `network` present, or absent when there is none, `mark` being their comment.
-pub(super) async fn ensure(mark: &str, network: Option<Ipv4Network>) -> Result<bool, RulesError> {
-    let listing = nat::list_with(&["list", "chain", "ip", TABLE, CHAIN]).await?.unwrap_or_default();
+pub(super) async fn ensure(family: Family, mark: &str, network: Option<IpNetwork>) -> Result<bool, RulesError> {
+    let listing = nat::list_with(&["list", "chain", family.name(), TABLE, CHAIN]).await?.unwrap_or_default();
     let ruleset: Nftables<'_> = serde_json::from_str(&listing)
         .map_err(|error| nft_error("list the FORWARD chain")(nftables::helper::NftablesError::NftInvalidJson(error)))?;
     let present: Vec<Rule<'_>> = ruleset.objects.iter().filter_map(|object| ours(object, mark)).collect();
-    let wanted = network.map(|network| [rule(mark, from(network)), rule(mark, to(network))]);
+    let wanted = network.map(|network| [rule(family, mark, from(network)), rule(family, mark, to(network))]);
     let same = present.iter().map(|rule| &rule.expr).eq(wanted.iter().flatten().map(|rule| &rule.expr));
     if same {
         return Ok(false);
@@ -44,9 +44,9 @@ fn ours<'a>(object: &NfObject<'a>, mark: &str) -> Option<Rule<'a>> {
     }
 }
 
-fn rule(mark: &str, matching: Statement<'static>) -> Rule<'static> {
+fn rule(family: Family, mark: &str, matching: Statement<'static>) -> Rule<'static> {
     Rule {
-        family: NfFamily::IP,
+        family: family.nft(),
         table: TABLE.into(),
         chain: CHAIN.into(),
         expr: vec![matching, Statement::Accept(None)].into(),

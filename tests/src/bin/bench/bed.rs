@@ -20,7 +20,7 @@ use overlay_tests::{
     sandbox, traffic,
     tun_peer::{self, TunPeer},
 };
-use overlay_user::masquerade::{Masquerade, RulesConfig, TrafficRules};
+use overlay_user::masquerade::{Masquerade, Range, RulesConfig, TrafficRules};
 use tempfile::TempDir;
 
 use crate::{
@@ -240,8 +240,8 @@ fn masquerade(nodes: &[Netns; 2]) -> Result<()> {
     for (number, node) in nodes.iter().enumerate() {
         let mut rules = TrafficRules::new(RulesConfig {
             name: "flannel.1".to_owned(),
-            network: NETWORK.parse()?,
-            subnet: format!("{}/24", subnet(number)).parse()?,
+            ipv4: Some(Range { network: NETWORK.parse()?, subnet: format!("{}/24", subnet(number)).parse()? }),
+            ipv6: None,
             masquerade: Some(Masquerade { random_fully: true }),
             forward: true,
         });
