@@ -1,6 +1,6 @@
-//! The overlay device `overlay.N`: where the kernel sends what is for other nodes, and where packets from them come up.
+//! The overlay device `overlay.N` (over an IPv6 underlay `overlay-v6.N`): where the kernel sends what is for other nodes, and where packets from them come up.
 //!
-//! Routing knows one route, `NETWORK dev overlay.N`. What the kernel routes there meets the program at the device's
+//! Routing knows one route of each address family, `NETWORK dev overlay.N`. What the kernel routes there meets the program at the device's
 //! egress, which encapsulates it and redirects it to the underlay; what a program decapsulates without delivering it
 //! itself is redirected to the device's ingress and goes up the stack from there. The device must do this while no
 //! agent runs, and must not send anything by itself (no ARP, no multicast, no IPv6 link-local address).
@@ -24,15 +24,14 @@ mod vxlan;
 mod watch;
 mod xdp_features;
 
-use std::net::Ipv4Addr;
-
 use futures::TryStreamExt;
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use nix::errno::Errno;
 use overlay_common::Encapsulation;
 use rtnetlink::packet_route::link::{InfoKind, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec};
 
+use crate::network::Range;
 use crate::sysctl::Sysctl;
 
 use error::{errno, netlink};
@@ -44,8 +43,11 @@ pub use vxlan::{VxlanConfig, set_local};
 pub use watch::{LinkEvent, LinkWatch};
 pub use xdp_features::{XdpFeaturesError, has_native_xdp};
 
-/// What all overlay devices' names begin with; a number follows.
+/// What the names of overlay devices begin with, over an IPv4 underlay; a number follows.
 pub const NAME_PREFIX: &str = "overlay.";
+
+/// The same over an IPv6 underlay. There are two devices as flannel has two: a VXLAN device has one local address.
+const IPV6_NAME_PREFIX: &str = "overlay-v6.";
 
 /// The name of the overlay device of the network with this VNI; 0 for UDP encapsulation.
 #[must_use]
@@ -58,10 +60,11 @@ pub fn device_name(vni: u32) -> String {
 pub struct LinkConfig {
     /// The kind of device.
     pub kind: LinkKind,
-    /// The overlay network: the destination of the one route.
-    pub network: Ipv4Network,
-    /// This node's subnet; its network address becomes the address of the device.
-    pub subnet: Ipv4Network,
+    /// The IPv4 addresses that it is for, if any: the network is the destination of the one route, the network address of
+    /// our subnet becomes the address of the device.
+    pub ipv4: Option<Range<Ipv4Network>>,
+    /// The IPv6 addresses that it is for, if any.
+    pub ipv6: Option<Range<Ipv6Network>>,
     /// MTU in bytes: the underlay's less the overhead.
     pub mtu: u32,
     /// Ethernet address to set. None: an existing device keeps its own, a new one gets a random one.
@@ -103,13 +106,14 @@ struct Device {
 }
 
 impl LinkConfig {
-    /// The name of the device: `overlay.` and the VNI, or 0 for UDP encapsulation.
+    /// The name of the device: `overlay.` or, over an IPv6 underlay, `overlay-v6.` and the VNI, or 0 for UDP encapsulation.
     #[must_use]
     pub fn name(&self) -> String {
-        device_name(match &self.kind {
-            LinkKind::Udp => 0,
-            LinkKind::Vxlan(vxlan) => vxlan.vni,
-        })
+        match &self.kind {
+            LinkKind::Udp => device_name(0),
+            LinkKind::Vxlan(vxlan) if vxlan.local.is_ipv6() => format!("{IPV6_NAME_PREFIX}{}", vxlan.vni),
+            LinkKind::Vxlan(vxlan) => device_name(vxlan.vni),
+        }
     }
 
     /// The encapsulation that the device is for.
@@ -121,10 +125,9 @@ impl LinkConfig {
         }
     }
 
-    /// The address of the device: the network address of our subnet, as flannel has it.
-    #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
-        self.subnet.network()
+    /// The addresses that the device is for, by family.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<IpNetwork>> {
+        self.ipv4.map(Range::of_any_family).into_iter().chain(self.ipv6.map(Range::of_any_family))
     }
 }
 
@@ -217,7 +220,8 @@ pub async fn list(handle: &Handle) -> Result<Vec<String>, LinkError> {
 
 /// Whether `link` is an overlay device, by name and kind.
 pub(crate) fn is_overlay_device(link: &LinkMessage) -> bool {
-    name(link).strip_prefix(NAME_PREFIX).is_some_and(|number| number.parse::<u32>().is_ok())
+    let number = |prefix| name(link).strip_prefix(prefix)?.parse::<u32>().ok();
+    number(NAME_PREFIX).or_else(|| number(IPV6_NAME_PREFIX)).is_some()
         && matches!(kind(link), Some(InfoKind::Tun | InfoKind::Vxlan))
 }
 
@@ -250,6 +254,13 @@ async fn configure(handle: &Handle, config: &LinkConfig, device: &Device) -> Res
     handle.link().set(message.build()).execute().await.map_err(netlink(format!("configure {name}")))?;
     let mac = new_mac.or(device.mac).ok_or_else(|| LinkError::Vanished(name.clone()))?;
 
+    // Behind the flags: a device with multicast that forwards joins groups, and says so.
+    if config.ipv6.is_some() {
+        // A new device takes the default's values, which may differ from those of `all`.
+        for (parameter, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("forwarding", "1")] {
+            Sysctl::ipv6_conf(&name, parameter).set(value)?;
+        }
+    }
     address::assign(handle, config, device.ifindex).await?;
     // Answers may take a path that this node would not choose; strict checking of `all` must not drop them here.
     Sysctl::ipv4_conf(&name, "rp_filter").set("2")?;
@@ -258,8 +269,14 @@ async fn configure(handle: &Handle, config: &LinkConfig, device: &Device) -> Res
     Sysctl::ipv4_conf(&name, "forwarding").set("1")?;
     bring_up(handle, config, device.ifindex).await?;
     address::route(handle, config, device.ifindex).await?;
-    if Sysctl::ipv4("ip_forward").set("1")? {
+    if config.ipv4.is_some() && Sysctl::ipv4("ip_forward").set("1")? {
         tracing::info!("net.ipv4.ip_forward was off; switched on, as containers are reached by forwarding");
+    }
+    if config.ipv6.is_some() && Sysctl::ipv6_conf("all", "forwarding").set("1")? {
+        tracing::info!(
+            "net.ipv6.conf.all.forwarding was off; switched on, as containers are reached by forwarding: interfaces take \
+             no more routes from router advertisements unless their accept_ra is 2"
+        );
     }
     Ok(mac)
 }

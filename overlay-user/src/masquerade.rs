@@ -25,6 +25,8 @@ use nftables::helper::NftablesError;
 use family::Family;
 use monitor::Monitor;
 
+use crate::network::Range;
+
 /// How long to let changes settle before looking: a firewall that reloads makes many at once.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -44,21 +46,6 @@ pub struct RulesConfig {
     pub masquerade: Option<Masquerade>,
     /// Whether forwarded overlay traffic is accepted in iptables' FORWARD chain.
     pub forward: bool,
-}
-
-/// The overlay's addresses of one family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range<N> {
-    /// The overlay network.
-    pub network: N,
-    /// This node's subnet.
-    pub subnet: N,
-}
-
-impl<N: Into<IpNetwork>> Range<N> {
-    fn of_any_family(self) -> Range<IpNetwork> {
-        Range { network: self.network.into(), subnet: self.subnet.into() }
-    }
 }
 
 /// How to masquerade.

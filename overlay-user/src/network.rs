@@ -3,6 +3,7 @@
 mod backend;
 mod change;
 mod pool;
+mod range;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,6 +11,7 @@ pub use self::backend::Backend;
 pub use self::change::ConfigChange;
 pub(crate) use self::pool::host_mask;
 pub use self::pool::{Address, Pool};
+pub use self::range::Range;
 use crate::json::{Object, WrongType, shortened};
 
 /// The largest network config that is read, in bytes.

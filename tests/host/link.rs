@@ -8,9 +8,10 @@ use overlay_tests::process::{wait_for, wait_until};
 use overlay_user::link::{
     LinkConfig, LinkError, LinkEvent, LinkKind, LinkWatch, OverlayLink, list, remove, set_mtu, set_up,
 };
+use overlay_user::network::Range;
 use tokio::time::timeout;
 
-use crate::node::{Node, VXLAN_PORT, udp, vxlan};
+use crate::node::{Node, VXLAN_PORT, udp, vxlan, vxlan_over_ipv6};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -24,18 +25,55 @@ fn create(node: &Node, config: &LinkConfig) -> Result<OverlayLink, LinkError> {
 }
 
 /// One configuration for each kind of device.
-fn kinds() -> [LinkConfig; 2] {
-    [udp(), vxlan()]
+fn kinds() -> [LinkConfig; 3] {
+    [udp(), vxlan(), vxlan_over_ipv6()]
+}
+
+/// What a device has, as `ip` names it.
+struct Shown {
+    family: &'static str,
+    network: String,
+    address: String,
+}
+
+fn shown(config: &LinkConfig) -> Shown {
+    match (config.ipv4, config.ipv6) {
+        (Some(ipv4), _) => {
+            Shown { family: "-4", network: ipv4.network.to_string(), address: format!("{}/32", ipv4.subnet.network()) }
+        }
+        (None, Some(ipv6)) => {
+            Shown { family: "-6", network: ipv6.network.to_string(), address: format!("{}/128", ipv6.subnet.network()) }
+        }
+        (None, None) => unreachable!("each device is for some addresses"),
+    }
+}
+
+/// The routes to the device. IPv6 has one to the device's own address, made by the kernel.
+fn routes(node: &Node, config: &LinkConfig) -> Vec<String> {
+    let routes = node.netns.ip(&format!("{} route show dev {}", shown(config).family, config.name())).unwrap();
+    routes.lines().filter(|route| !route.contains("proto kernel")).map(str::to_owned).collect()
+}
+
+/// The same device for a node with another subnet.
+fn with(config: &LinkConfig, [network, subnet]: [&str; 2], [network6, subnet6]: [&str; 2]) -> LinkConfig {
+    LinkConfig {
+        ipv4: config.ipv4.map(|_| Range { network: network.parse().unwrap(), subnet: subnet.parse().unwrap() }),
+        ipv6: config.ipv6.map(|_| Range { network: network6.parse().unwrap(), subnet: subnet6.parse().unwrap() }),
+        ..config.clone()
+    }
 }
 
 #[test]
 fn a_fresh_device_has_address_route_and_parameters() {
     let node = Node::new();
     node.netns.sysctl("net.ipv4.ip_forward", "0").unwrap();
+    node.netns.sysctl("net.ipv6.conf.all.forwarding", "0").unwrap();
+    node.netns.sysctl("net.ipv6.conf.default.disable_ipv6", "1").unwrap();
     node.netns.sysctl("net.ipv4.conf.all.rp_filter", "1").unwrap();
     for config in kinds() {
         let link = create(&node, &config).unwrap();
         let name = &link.name;
+        let Shown { network, address, .. } = shown(&config);
         assert!(!link.adopted);
         assert_eq!(link.mac[0] & 3, 2, "a locally administered address of one station");
         let shown = node.netns.ip(&format!("-d link show {name}")).unwrap();
@@ -48,10 +86,18 @@ fn a_fresh_device_has_address_route_and_parameters() {
             "nothing piles up in a TAP: {shown}"
         );
         let addresses = node.netns.ip(&format!("-br address show {name}")).unwrap();
-        assert_eq!(addresses.split_whitespace().skip(2).collect::<Vec<_>>(), ["10.1.15.0/32"], "{addresses}");
-        let routes = node.netns.ip(&format!("route show dev {name}")).unwrap();
-        assert_eq!(routes.lines().count(), 1, "{routes}");
-        assert!(routes.contains("10.1.0.0/16") && routes.contains("scope link src 10.1.15.0"), "{routes}");
+        assert_eq!(addresses.split_whitespace().skip(2).collect::<Vec<_>>(), [address.as_str()], "{addresses}");
+        let routes = routes(&node, &config);
+        let source = address.split('/').next().unwrap();
+        assert_eq!(routes.len(), 1, "{routes:?}");
+        assert!(routes[0].starts_with(&network) && routes[0].contains(&format!("src {source}")), "{routes:?}");
+        if config.ipv6.is_some() {
+            assert!(shown.contains(&format!("{name}:")) && shown.contains("local fd00:50::1"), "{shown}");
+            assert!(shown.contains(" udp6zerocsumtx udp6zerocsumrx"), "{shown}");
+            let conf = |parameter: &str| node.read(&format!("/proc/sys/net/ipv6/conf/{name}/{parameter}"));
+            assert_eq!((conf("accept_ra").as_str(), conf("forwarding").as_str()), ("0", "1"));
+            assert_eq!(node.read("/proc/sys/net/ipv6/conf/all/forwarding"), "1");
+        }
         let conf = |parameter: &str| node.read(&format!("/proc/sys/net/ipv4/conf/{name}/{parameter}"));
         assert_eq!((conf("rp_filter").as_str(), conf("ignore_routes_with_linkdown").as_str()), ("2", "0"));
         assert_eq!(node.read("/proc/sys/net/ipv4/ip_forward"), "1");
@@ -120,17 +166,15 @@ fn another_subnet_or_network_replaces_address_and_route_of_an_adopted_device() {
     let node = Node::new();
     for config in kinds() {
         drop(create(&node, &config).unwrap());
-        let moved = LinkConfig {
-            network: "10.2.0.0/16".parse().unwrap(),
-            subnet: "10.2.7.0/24".parse().unwrap(),
-            ..config.clone()
-        };
-        drop(create(&node, &LinkConfig { subnet: "10.1.8.0/24".parse().unwrap(), ..config.clone() }).unwrap());
+        let other_subnet = with(&config, ["10.1.0.0/16", "10.1.8.0/24"], ["fd00:1::/48", "fd00:1:0:8::/64"]);
+        let other_network = with(&config, ["10.2.0.0/16", "10.2.7.0/24"], ["fd00:2::/48", "fd00:2:0:7::/64"]);
+        drop(create(&node, &other_subnet).unwrap());
         let addresses = node.netns.ip(&format!("-br address show {}", config.name())).unwrap();
-        assert!(addresses.contains("10.1.8.0/32") && !addresses.contains("10.1.15.0"), "{addresses}");
-        drop(create(&node, &moved).unwrap());
-        let routes = node.netns.ip(&format!("route show dev {}", config.name())).unwrap();
-        assert!(routes.starts_with("10.2.0.0/16") && routes.lines().count() == 1, "{routes}");
+        let (old, new) = (shown(&config).address, shown(&other_subnet).address);
+        assert!(addresses.contains(&new) && !addresses.contains(&old), "{addresses}");
+        drop(create(&node, &other_network).unwrap());
+        let routes = routes(&node, &config);
+        assert!(routes.len() == 1 && routes[0].starts_with(&shown(&other_network).network), "{routes:?}");
         node.run(async |handle| remove(handle, &config.name()).await).unwrap();
     }
 }
@@ -184,6 +228,7 @@ fn a_failure_half_way_undoes_what_was_created() {
     drop(holder);
 
     node.netns.ip("route add 10.1.0.0/16 via 192.168.50.2").unwrap();
+    node.netns.ip("route add fd00:1::/48 dev eth0").unwrap();
     let before = node.state();
     for config in kinds() {
         let refused = create(&node, &config).unwrap_err();
@@ -207,7 +252,7 @@ fn damage_to_the_device_is_repaired_and_its_loss_reported() {
                 format!("link set {name} mtu 1300"),
                 format!("link set {name} address 02:00:00:00:00:99"),
                 format!("address flush dev {name}"),
-                format!("route del 10.1.0.0/16 dev {name}"),
+                format!("route del {} dev {name}", shown(&config).network),
             ];
             for damage in damage {
                 node.netns.ip(&damage).unwrap();
@@ -238,8 +283,7 @@ fn a_fresh_device_sends_nothing_by_itself() {
     let links = kinds().map(|mut config| {
         // Both at once: they need different networks.
         if matches!(config.kind, LinkKind::Udp) {
-            config.network = "10.2.0.0/16".parse().unwrap();
-            config.subnet = "10.2.15.0/24".parse().unwrap();
+            config = with(&config, ["10.2.0.0/16", "10.2.15.0/24"], ["fd00:2::/48", "fd00:2:0:15::/64"]);
         }
         create(&node, &config).unwrap()
     });

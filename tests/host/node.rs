@@ -2,6 +2,7 @@
 
 use overlay_tests::netns::Netns;
 use overlay_user::link::{LinkConfig, LinkKind, VxlanConfig};
+use overlay_user::network::Range;
 use rtnetlink::Handle;
 
 /// The port of flannel's vxlan backend.
@@ -17,6 +18,8 @@ impl Node {
     /// Makes both namespaces. There is a default route.
     pub(crate) fn new() -> Self {
         let (netns, peer) = (Netns::new().unwrap(), Netns::new().unwrap());
+        // A node that forwards has more addresses; as long as nothing is attached, it gets them without delay.
+        netns.sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
         netns.veth("eth0", &peer, "eth0", 1500).unwrap();
         netns.ip("address add 192.168.50.1/24 dev eth0").unwrap();
         netns.ip("route add default via 192.168.50.2").unwrap();
@@ -51,8 +54,8 @@ impl Node {
 pub(crate) fn udp() -> LinkConfig {
     LinkConfig {
         kind: LinkKind::Udp,
-        network: "10.1.0.0/16".parse().unwrap(),
-        subnet: "10.1.15.0/24".parse().unwrap(),
+        ipv4: Some(Range { network: "10.1.0.0/16".parse().unwrap(), subnet: "10.1.15.0/24".parse().unwrap() }),
+        ipv6: None,
         mtu: 1472,
         mac: None,
     }
@@ -62,4 +65,11 @@ pub(crate) fn udp() -> LinkConfig {
 pub(crate) fn vxlan() -> LinkConfig {
     let vxlan = VxlanConfig { vni: 1, port: VXLAN_PORT, local: "192.168.50.1".parse().unwrap() };
     LinkConfig { kind: LinkKind::Vxlan(vxlan), mtu: 1450, ..udp() }
+}
+
+/// An overlay device for VXLAN over an IPv6 underlay, with IPv6 inside.
+pub(crate) fn vxlan_over_ipv6() -> LinkConfig {
+    let vxlan = VxlanConfig { vni: 1, port: VXLAN_PORT, local: "fd00:50::1".parse().unwrap() };
+    let ipv6 = Range { network: "fd00:1::/48".parse().unwrap(), subnet: "fd00:1:0:15::/64".parse().unwrap() };
+    LinkConfig { kind: LinkKind::Vxlan(vxlan), ipv4: None, ipv6: Some(ipv6), mtu: 1430, mac: None }
 }

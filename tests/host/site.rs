@@ -9,7 +9,8 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::BindToDevice;
 use overlay_tests::netns::Netns;
 use overlay_tests::process::{output, wait_for};
-use overlay_user::masquerade::{Masquerade, Range, RulesConfig, TrafficRules};
+use overlay_user::masquerade::{Masquerade, RulesConfig, TrafficRules};
+use overlay_user::network::Range;
 
 use crate::node::Node;
 
@@ -32,7 +33,6 @@ impl Site {
         host.sysctl("net.ipv4.ip_forward", "1").unwrap();
         host.bridge("docker0").unwrap();
         host.ip("address add 10.1.15.1/24 dev docker0").unwrap();
-        host.sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
         host.ip("address add fd00:1:0:15::1/64 dev docker0 nodad").unwrap();
         host.ip("address add fd00:50::1/64 dev eth0 nodad").unwrap();
         node.peer.ip("address add fd00:50::2/64 dev eth0 nodad").unwrap();

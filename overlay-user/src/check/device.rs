@@ -11,7 +11,8 @@ use crate::{
 const CHECK: &str = "device";
 
 pub(super) async fn check(handle: &Handle, config: &LinkConfig, run_dir: &RunDir, has_device: bool) -> Finding {
-    let (name, network) = (config.name(), config.network);
+    let name = config.name();
+    let network = config.ranges().map(|range| range.network.to_string()).collect::<Vec<_>>().join(" and ");
     match link::preview(handle, config).await {
         Ok(()) if has_device => match run_dir.refuse_unknown_device(&name) {
             Ok(()) => Finding::green(CHECK, format!("{name} is there; {network} is routed to it")),

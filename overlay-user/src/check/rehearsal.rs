@@ -23,7 +23,7 @@ use crate::{
     link::{self, LinkConfig, OverlayLink},
     loader::{ContainerProgram, Interface, Programs},
     mac::Mac,
-    masquerade::{Masquerade, Range, RulesConfig, TrafficRules},
+    masquerade::{Masquerade, RulesConfig, TrafficRules},
     network::Backend,
     node::Plan,
     rundir::RunDir,
@@ -105,9 +105,8 @@ async fn perform(Play { plan, masquerade, forward }: Play) -> Result<Vec<Finding
         findings.insert(1, verify(&mut programs));
         findings.insert(2, attach(&mut programs, link.as_ref()));
     }
-    let LinkConfig { network, subnet, .. } = link_config;
-    let (name, ipv4) = (link_config.name(), Some(Range { network, subnet }));
-    findings.push(rules(RulesConfig { name, ipv4, ipv6: None, masquerade, forward }).await);
+    let LinkConfig { ipv4, ipv6, .. } = link_config;
+    findings.push(rules(RulesConfig { name: link_config.name(), ipv4, ipv6, masquerade, forward }).await);
     Ok(findings)
 }
 

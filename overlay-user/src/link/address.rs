@@ -1,82 +1,105 @@
-//! The overlay device's address, and the one route to it.
+//! The overlay device's addresses, and the one route of each address family to it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
-use ipnetwork::Ipv4Network;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use ipnetwork::IpNetwork;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteScope};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+};
 use rtnetlink::{Handle, RouteMessageBuilder};
+
+use crate::network::Range;
 
 use super::{LinkConfig, LinkError, name, netlink};
 
-/// Whether the device has its address and the route to the network, as [`assign`] and [`route`] set them.
+/// Whether the device has its addresses and the routes to the networks, as [`assign`] and [`route`] set them.
 pub(super) async fn is_in_place(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<bool, LinkError> {
-    let assigned = addresses(handle, config, ifindex).await?;
-    let assigned = assigned.iter().filter_map(local).any(|address| address == (config.address(), 32));
-    let routed = main_routes(handle).await?;
-    let routed = routed.iter().any(|route| (destination(route), oif(route)) == (Some(config.network), Some(ifindex)));
-    Ok(assigned && routed)
+    let assigned: Vec<_> = addresses(handle, config, ifindex).await?.iter().filter_map(local).collect();
+    let routes = main_routes(handle, config).await?;
+    let is_routed =
+        |network| routes.iter().any(|route| (destination(route), oif(route)) == (Some(network), Some(ifindex)));
+    Ok(config.ranges().all(|range| assigned.contains(&address_of(range)) && is_routed(range.network)))
 }
 
-/// Gives the device its /32 and takes away what else it has inside the network, left over from an earlier subnet.
+/// Gives the device its /32 and /128 and takes away what else it has inside the networks, left over from an earlier subnet.
 pub(super) async fn assign(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<(), LinkError> {
     let name = config.name();
-    let address = config.address();
-    let mut assigned = false;
+    let mut missing: Vec<IpNetwork> = config.ranges().map(address_of).collect();
     for old in addresses(handle, config, ifindex).await? {
-        match local(&old) {
-            Some(old) if old == (address, 32) => assigned = true,
-            Some((old_address, _)) if config.network.contains(old_address) => {
-                let action = format!("remove address {old_address} from {name}");
-                handle.address().del(old).execute().await.map_err(netlink(action))?;
-            }
-            _ => {}
+        let Some(address) = local(&old) else { continue };
+        if missing.contains(&address) {
+            missing.retain(|wanted| *wanted != address);
+        } else if config.ranges().any(|range| range.network.contains(address.ip())) {
+            let action = format!("remove address {} from {name}", address.ip());
+            handle.address().del(old).execute().await.map_err(netlink(action))?;
         }
     }
-    if assigned {
-        return Ok(());
+    for address in missing {
+        let mut add = handle.address().add(ifindex, address.ip(), address.prefix());
+        // Nobody else can have it: our lease says so. And until it is known to be nobody's it is no source of a route.
+        add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        add.execute().await.map_err(netlink(format!("add address {address} to {name}")))?;
     }
-    let add = handle.address().add(ifindex, IpAddr::V4(address), 32).execute();
-    add.await.map_err(netlink(format!("add address {address}/32 to {name}")))
+    Ok(())
 }
 
-/// Refuses a route of the overlay network to another device.
+/// Refuses a route of an overlay network to another device.
 pub(super) async fn refuse(handle: &Handle, config: &LinkConfig, links: &[LinkMessage]) -> Result<(), LinkError> {
-    let (own_name, network) = (config.name(), config.network);
-    let holder = |route: &RouteMessage| {
-        let oif = oif(route).filter(|_| destination(route) == Some(network))?;
+    let own_name = config.name();
+    for route in main_routes(handle, config).await? {
+        let (Some(network), Some(oif)) = (destination(&route), oif(&route)) else { continue };
         let holder = links.iter().find(|link| link.header.index == oif).map_or("another device", name);
-        (holder != own_name).then(|| holder.to_owned())
-    };
-    match main_routes(handle).await?.iter().find_map(holder) {
-        Some(holder) => Err(LinkError::RouteTaken { network, name: own_name, holder }),
-        None => Ok(()),
+        if holder != own_name && config.ranges().any(|range| range.network == network) {
+            return Err(LinkError::RouteTaken { network, name: own_name, holder: holder.to_owned() });
+        }
     }
+    Ok(())
 }
 
-/// Routes the overlay network to the device, and nothing else.
+/// Routes the overlay networks to the device, and nothing else.
 pub(super) async fn route(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<(), LinkError> {
     let own_name = config.name();
-    let network = config.network;
-    for route in main_routes(handle).await? {
-        match (destination(&route), oif(&route)) {
-            (Some(other), Some(oif)) if oif == ifindex && other != network => {
-                let action = format!("remove route {other} dev {own_name}");
-                handle.route().del(route).execute().await.map_err(netlink(action))?;
-            }
-            _ => {}
+    for route in main_routes(handle, config).await? {
+        // What the kernel has made goes with the address that it was made for.
+        if oif(&route) != Some(ifindex) || route.header.protocol == RouteProtocol::Kernel {
+            continue;
+        }
+        let Some(other) = destination(&route) else { continue };
+        if config.ranges().all(|range| range.network != other) {
+            let action = format!("remove route {other} dev {own_name}");
+            handle.route().del(route).execute().await.map_err(netlink(action))?;
         }
     }
-    let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(network.network(), network.prefix())
-        .output_interface(ifindex)
-        .scope(RouteScope::Link)
-        .pref_source(config.address())
-        .build();
-    let add = handle.route().add(message).replace().execute();
-    add.await.map_err(netlink(format!("route {network} to {own_name}")))
+    for range in config.ranges() {
+        let add = handle.route().add(route_to(range, ifindex)).replace().execute();
+        add.await.map_err(netlink(format!("route {} to {own_name}", range.network)))?;
+    }
+    Ok(())
+}
+
+/// The route of the whole network to the device, with the device's own address as source.
+fn route_to(range: Range<IpNetwork>, ifindex: u32) -> RouteMessage {
+    let mut message = match range.network {
+        IpNetwork::V4(network) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(network.network(), network.prefix())
+            .output_interface(ifindex)
+            .scope(RouteScope::Link)
+            .build(),
+        IpNetwork::V6(network) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(network.network(), network.prefix())
+            .output_interface(ifindex)
+            .build(),
+    };
+    message.attributes.push(RouteAttribute::PrefSource(range.subnet.network().into()));
+    message
+}
+
+/// The device's address in a network: the network address of our subnet, as flannel has it, and a network of its own.
+fn address_of(range: Range<IpNetwork>) -> IpNetwork {
+    range.subnet.network().into()
 }
 
 async fn addresses(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<Vec<AddressMessage>, LinkError> {
@@ -84,28 +107,36 @@ async fn addresses(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result
     list.try_collect().await.map_err(netlink(format!("list addresses of {}", config.name())))
 }
 
-/// The IPv4 routes of the main table.
-async fn main_routes(handle: &Handle) -> Result<Vec<RouteMessage>, LinkError> {
-    let list = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-    let mut routes: Vec<RouteMessage> = list.try_collect().await.map_err(netlink("list routes".to_owned()))?;
+/// The routes of the main table, of the families that the device carries.
+async fn main_routes(handle: &Handle, config: &LinkConfig) -> Result<Vec<RouteMessage>, LinkError> {
+    let mut routes: Vec<RouteMessage> = Vec::new();
+    let families = [
+        config.ipv4.map(|_| RouteMessageBuilder::<Ipv4Addr>::new().build()),
+        config.ipv6.map(|_| RouteMessageBuilder::<Ipv6Addr>::new().build()),
+    ];
+    for family in families.into_iter().flatten() {
+        let list = handle.route().get(family).execute();
+        routes.extend(list.try_collect::<Vec<_>>().await.map_err(netlink("list routes".to_owned()))?);
+    }
     routes.retain(|route| route.header.table == RouteHeader::RT_TABLE_MAIN);
     Ok(routes)
 }
 
-fn local(message: &AddressMessage) -> Option<(Ipv4Addr, u8)> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some((*address, message.header.prefix_len)),
-        _ => None,
-    })
+fn local(message: &AddressMessage) -> Option<IpNetwork> {
+    // On a point-to-point link IFA_ADDRESS is the other end's, and IFA_LOCAL ours; IPv6 mostly has the former alone.
+    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
+    let address = find(|attribute| if let AddressAttribute::Local(local) = attribute { Some(*local) } else { None })
+        .or_else(|| find(|attribute| if let AddressAttribute::Address(ip) = attribute { Some(*ip) } else { None }))?;
+    IpNetwork::new(address, message.header.prefix_len).ok()
 }
 
-fn destination(route: &RouteMessage) -> Option<Ipv4Network> {
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-            Ipv4Network::new(*address, route.header.destination_prefix_length).ok()
-        }
+fn destination(route: &RouteMessage) -> Option<IpNetwork> {
+    let address: IpAddr = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some((*address).into()),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some((*address).into()),
         _ => None,
-    })
+    })?;
+    IpNetwork::new(address, route.header.destination_prefix_length).ok()
 }
 
 /// The interface that a route leads through.

@@ -1,6 +1,6 @@
 //! [`LinkError`]: why there is no overlay device.
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
 use crate::sysctl::SysctlError;
@@ -56,7 +56,7 @@ pub enum LinkError {
     )]
     RouteTaken {
         /// The overlay network.
-        network: Ipv4Network,
+        network: IpNetwork,
         /// Our device.
         name: String,
         /// The device it is routed to.

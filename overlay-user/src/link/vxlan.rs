@@ -1,10 +1,10 @@
 //! The kernel VXLAN device of VXLAN encapsulation.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkMessage};
-use rtnetlink::{Handle, LinkVxlan};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkVxlan};
 
 use super::{Device, LinkConfig, LinkError, by_name, data, delete, errno, foreign, kind, links, mac, name, netlink};
 
@@ -18,8 +18,27 @@ pub struct VxlanConfig {
     pub vni: u32,
     /// UDP port of all nodes.
     pub port: u16,
-    /// Outer source address.
-    pub local: Ipv4Addr,
+    /// Outer source address, and so the address family of the underlay.
+    pub local: IpAddr,
+}
+
+impl VxlanConfig {
+    /// [`local`](Self::local) as the kernel has it.
+    const fn local_info(&self) -> InfoVxlan {
+        match self.local {
+            IpAddr::V4(local) => InfoVxlan::Local(local),
+            IpAddr::V6(local) => InfoVxlan::Local6(local),
+        }
+    }
+
+    /// What a device must have beside its local address, which can be changed.
+    fn required(&self) -> Vec<InfoVxlan> {
+        let mut required = vec![InfoVxlan::Id(self.vni), InfoVxlan::Port(self.port), InfoVxlan::Learning(false)];
+        if self.local.is_ipv6() {
+            required.extend([InfoVxlan::UDPZeroCsumTX(true), InfoVxlan::UDPZeroCsumRX(true)]);
+        }
+        required
+    }
 }
 
 /// Refuses what stands in the way of the VXLAN device `own_name`.
@@ -48,7 +67,7 @@ pub(super) async fn create(
     if let Some(link) = by_name(before, &own_name) {
         let mac = mac(link);
         if has_shape(link, wanted) {
-            if !vxlan_data(link).contains(&InfoVxlan::Local(wanted.local)) {
+            if !vxlan_data(link).contains(&wanted.local_info()) {
                 set_local(handle, &own_name, wanted).await?;
             }
             return Ok(Device { ifindex: link.header.index, mac, created: false, tap: None });
@@ -64,8 +83,11 @@ pub(super) async fn create(
 }
 
 async fn add(handle: &Handle, name: &str, wanted: &VxlanConfig) -> Result<(), LinkError> {
-    let message = LinkVxlan::new(name, wanted.vni).local(wanted.local).port(wanted.port).learning(false).build();
-    handle.link().add(message).execute().await.map_err(|error| match errno(&error) {
+    let over_ipv6 = wanted.local.is_ipv6();
+    let message = message(name, wanted).port(wanted.port).learning(false);
+    // Our own nodes send the checksum 0 over IPv6, which a receiver has to be told to take (RFC 6935).
+    let message = if over_ipv6 { message.udp_zero_csum6_tx(true).udp_zero_csum6_rx(true) } else { message };
+    handle.link().add(message.build()).execute().await.map_err(|error| match errno(&error) {
         Some(Errno::EOPNOTSUPP) => netlink(format!("create {name}: is the kernel module vxlan there?"))(error),
         _ => netlink(format!("create VXLAN device {name}"))(error),
     })
@@ -76,9 +98,17 @@ async fn add(handle: &Handle, name: &str, wanted: &VxlanConfig) -> Result<(), Li
 /// # Errors
 /// [`LinkError::Netlink`].
 pub async fn set_local(handle: &Handle, name: &str, wanted: &VxlanConfig) -> Result<(), LinkError> {
-    let message = LinkVxlan::new(name, wanted.vni).local(wanted.local).build();
-    let changed = handle.link().change(message).execute().await;
+    let changed = handle.link().change(message(name, wanted).build()).execute().await;
     changed.map_err(netlink(format!("set the local address of {name} to {}", wanted.local)))
+}
+
+/// The VXLAN device `name` with VNI and local address, as far as every request about it goes.
+fn message(name: &str, wanted: &VxlanConfig) -> LinkMessageBuilder<LinkVxlan> {
+    let message = LinkVxlan::new(name, wanted.vni);
+    match wanted.local {
+        IpAddr::V4(local) => message.local(local),
+        IpAddr::V6(local) => message.local6(local),
+    }
 }
 
 fn vxlan_data(link: &LinkMessage) -> &[InfoVxlan] {
@@ -91,7 +121,6 @@ fn vxlan_data(link: &LinkMessage) -> &[InfoVxlan] {
 /// Whether `link` is what [`add`] would create: every attribute that matters is there, none that would change it.
 fn has_shape(link: &LinkMessage, wanted: &VxlanConfig) -> bool {
     let infos = vxlan_data(link);
-    let required = [InfoVxlan::Id(wanted.vni), InfoVxlan::Port(wanted.port), InfoVxlan::Learning(false)];
     let changed = |info: &InfoVxlan| {
         matches!(
             info,
@@ -108,11 +137,20 @@ fn has_shape(link: &LinkMessage, wanted: &VxlanConfig) -> bool {
                 | InfoVxlan::L3Miss(true)
         )
     };
-    required.iter().all(|info| infos.contains(info)) && !infos.iter().any(changed)
+    wanted.required().iter().all(|info| infos.contains(info))
+        && !infos.iter().any(changed)
+        && is_over_ipv6(infos) == wanted.local.is_ipv6()
 }
 
 /// Whether the kernel would refuse ours beside `link`, or could not tell their packets apart.
 fn clashes(link: &LinkMessage, wanted: &VxlanConfig) -> bool {
     let infos = vxlan_data(link);
-    infos.contains(&InfoVxlan::Id(wanted.vni)) && infos.contains(&InfoVxlan::Port(wanted.port))
+    infos.contains(&InfoVxlan::Id(wanted.vni))
+        && infos.contains(&InfoVxlan::Port(wanted.port))
+        && is_over_ipv6(infos) == wanted.local.is_ipv6()
+}
+
+/// Over which of the underlay's families a device works: one without addresses takes IPv4.
+fn is_over_ipv6(infos: &[InfoVxlan]) -> bool {
+    infos.iter().any(|info| matches!(info, InfoVxlan::Local6(_) | InfoVxlan::Group6(_)))
 }

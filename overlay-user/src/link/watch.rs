@@ -31,7 +31,11 @@ impl LinkWatch {
     /// # Errors
     /// [`LinkError::Socket`].
     pub fn new(config: &LinkConfig, link: &OverlayLink) -> Result<Self, LinkError> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+        let mut groups = vec![MulticastGroup::Link];
+        groups
+            .extend(config.ipv4.map(|_| [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route]).into_iter().flatten());
+        groups
+            .extend(config.ipv6.map(|_| [MulticastGroup::Ipv6Ifaddr, MulticastGroup::Ipv6Route]).into_iter().flatten());
         Ok(Self {
             notices: Notices::new(&groups).map_err(LinkError::Socket)?,
             // Other nodes know the MAC address that it has now.

@@ -7,9 +7,11 @@ use std::fs;
 
 use ipnetwork::IpNetwork;
 
+use crate::network::Range;
+
 use super::family::Family;
 use super::iptables::{Hook, Kind, Placement};
-use super::{IptablesRules, Range, RulesError, iptables, nat, native};
+use super::{IptablesRules, RulesError, iptables, nat, native};
 
 /// Where overlay traffic may be refused.
 ///

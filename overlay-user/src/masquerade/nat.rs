@@ -12,7 +12,8 @@ use nftables::stmt::{Match, NAT, NATFlag, Operator, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfHook};
 
 use super::family::Family;
-use super::{Masquerade, Range, RulesError, nft_error};
+use super::{Masquerade, RulesError, nft_error};
+use crate::network::Range;
 
 /// The mark by which kube-proxy says that it masquerades a packet itself.
 const KUBE_PROXY_MARK: u32 = 0x4000;

@@ -13,7 +13,7 @@ use crate::{
     link::{LinkConfig, LinkKind, VxlanConfig},
     loader::Constants,
     maps::Capacities,
-    network::Backend,
+    network::{Backend, Range},
     underlay::{Underlay, UnderlayError},
 };
 
@@ -55,10 +55,11 @@ impl Plan {
         let kind = match self.backend {
             Backend::Udp { .. } => LinkKind::Udp,
             Backend::Vxlan { vni, port, .. } => {
-                LinkKind::Vxlan(VxlanConfig { vni, port, local: self.underlay.address })
+                LinkKind::Vxlan(VxlanConfig { vni, port, local: self.underlay.address.into() })
             }
         };
-        LinkConfig { kind, network: self.network, subnet: self.subnet, mtu: self.mtu, mac: Some(self.mac) }
+        let ipv4 = Some(Range { network: self.network, subnet: self.subnet });
+        LinkConfig { kind, ipv4, ipv6: None, mtu: self.mtu, mac: Some(self.mac) }
     }
 
     pub(super) fn direct_routes(&self, handle: &Handle) -> DirectRoutes {

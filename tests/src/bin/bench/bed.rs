@@ -20,7 +20,8 @@ use overlay_tests::{
     sandbox, traffic,
     tun_peer::{self, TunPeer},
 };
-use overlay_user::masquerade::{Masquerade, Range, RulesConfig, TrafficRules};
+use overlay_user::masquerade::{Masquerade, RulesConfig, TrafficRules};
+use overlay_user::network::Range;
 use tempfile::TempDir;
 
 use crate::{
