@@ -261,7 +261,7 @@ impl Agent<'_> {
 async fn follow_endpoints(subnet: Ipv4Network, found: mpsc::Sender<Endpoints>) {
     let mut backoff = Backoff::default();
     loop {
-        let watched = match endpoints::Watch::new(subnet) {
+        let watched = match endpoints::Watch::new(vec![subnet.into()]) {
             Ok(watch) => watch.run(found.clone()).await,
             Err(error) => Err(error),
         };

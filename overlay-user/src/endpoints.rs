@@ -1,7 +1,7 @@
 //! Local containers, found by netlink: whose interface is whose address.
 //!
 //! A container's interface is a veth whose other side is in another network namespace, and that is a port of a bridge with
-//! an address of our subnet (`docker0`, `cni0`) or that a host route inside our subnet leads to (CNI's `ptp`). The
+//! an address of our subnets (`docker0`, `cni0`) or that a host route inside our subnets leads to (CNI's `ptp`). The
 //! addresses of a port are read inside the container's namespace, through the kernel's number for it, so nobody has to
 //! tell us. Where a host route leads to the veth, the route says the address: only what is routed there comes back.
 //!
@@ -29,10 +29,10 @@ mod listener;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use tokio::sync::mpsc;
 
 pub use self::counts::{ContainerCounts, container_counts};
@@ -50,8 +50,8 @@ pub struct Container {
     pub name: String,
     /// MAC address of the container's side; zero as long as it could not be read.
     pub mac: [u8; 6],
-    /// The container's addresses in our subnet.
-    pub addresses: BTreeSet<Ipv4Addr>,
+    /// The container's addresses in our subnets.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// All local containers, and the addresses that are the node's own.
@@ -59,8 +59,8 @@ pub struct Container {
 pub struct Endpoints {
     /// By index of the veth on the node's side.
     pub containers: BTreeMap<u32, Container>,
-    /// Addresses of our subnet that the node itself has: the bridge's, the overlay device's.
-    pub node: BTreeSet<Ipv4Addr>,
+    /// Addresses of our subnets that the node itself has: the bridge's, the overlay device's.
+    pub node: BTreeSet<IpAddr>,
     /// The smallest MTU, in bytes, of the containers' bridges and of the veths on the node's side; none without containers.
     pub mtu: Option<u32>,
 }
@@ -81,23 +81,24 @@ pub enum EndpointsError {
     },
 }
 
-/// Watches the local containers of one subnet.
+/// Watches the local containers of this node's subnets.
 pub struct Watch {
-    subnet: Ipv4Network,
+    subnets: Vec<IpNetwork>,
     listener: Listener,
     asker: Asker,
 }
 
 impl Watch {
-    /// Starts to watch. Must be called in the node's network namespace and in a tokio runtime.
+    /// Starts to watch the containers of `subnets`, one of each address family that the overlay has. Must be called in the
+    /// node's network namespace and in a tokio runtime.
     ///
     /// # Errors
     /// [`EndpointsError::Socket`].
-    pub fn new(subnet: Ipv4Network) -> Result<Self, EndpointsError> {
+    pub fn new(subnets: Vec<IpNetwork>) -> Result<Self, EndpointsError> {
         Ok(Self {
-            subnet,
-            listener: Listener::new().map_err(EndpointsError::Socket)?,
-            asker: Asker::new().map_err(EndpointsError::Socket)?,
+            listener: Listener::new(&subnets).map_err(EndpointsError::Socket)?,
+            asker: Asker::new(&subnets).map_err(EndpointsError::Socket)?,
+            subnets,
         })
     }
 
@@ -133,7 +134,7 @@ impl Watch {
 
     /// What there is, with the inside of every container: nothing is to look gone only because it was not read yet.
     async fn read_everything(&mut self) -> Result<Interfaces, EndpointsError> {
-        let mut interfaces = Interfaces::new(self.subnet);
+        let mut interfaces = Interfaces::new(self.subnets.clone());
         for fact in self.asker.everything().await? {
             interfaces.fold(None, fact);
         }

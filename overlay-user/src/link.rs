@@ -19,6 +19,7 @@
 mod address;
 mod error;
 mod message;
+mod parameters;
 mod tap;
 mod vxlan;
 mod watch;
@@ -32,7 +33,6 @@ use rtnetlink::packet_route::link::{InfoKind, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec};
 
 use crate::network::Range;
-use crate::sysctl::Sysctl;
 
 use error::{errno, netlink};
 use message::{by_name, data, foreign, kind, mac, name};
@@ -237,10 +237,7 @@ pub async fn set_mtu(handle: &Handle, ifindex: u32, mtu: u32) -> Result<(), Link
 /// Everything after the device exists. Returns its MAC address.
 async fn configure(handle: &Handle, config: &LinkConfig, device: &Device) -> Result<[u8; 6], LinkError> {
     let name = config.name();
-    let addr_gen_mode = Sysctl::ipv6_conf(&name, "addr_gen_mode");
-    if addr_gen_mode.exists() {
-        addr_gen_mode.set("1")?;
-    }
+    parameters::silence(&name)?;
     // A MAC that was set is left alone by systemd's MACAddressPolicy; one that the kernel drew is not.
     let new_mac = config.mac.or_else(|| device.created.then(|| device.mac.unwrap_or_else(random_mac)));
     let mut message = LinkUnspec::new_with_index(device.ifindex).mtu(config.mtu).arp(false).multicast(false);
@@ -254,30 +251,11 @@ async fn configure(handle: &Handle, config: &LinkConfig, device: &Device) -> Res
     handle.link().set(message.build()).execute().await.map_err(netlink(format!("configure {name}")))?;
     let mac = new_mac.or(device.mac).ok_or_else(|| LinkError::Vanished(name.clone()))?;
 
-    // Behind the flags: a device with multicast that forwards joins groups, and says so.
-    if config.ipv6.is_some() {
-        // A new device takes the default's values, which may differ from those of `all`.
-        for (parameter, value) in [("disable_ipv6", "0"), ("accept_ra", "0"), ("forwarding", "1")] {
-            Sysctl::ipv6_conf(&name, parameter).set(value)?;
-        }
-    }
+    parameters::set(&name, config)?;
     address::assign(handle, config, device.ifindex).await?;
-    // Answers may take a path that this node would not choose; strict checking of `all` must not drop them here.
-    Sysctl::ipv4_conf(&name, "rp_filter").set("2")?;
-    Sysctl::ipv4_conf(&name, "ignore_routes_with_linkdown").set("0")?;
-    // A new device takes the default's value, which may differ from that of `all`.
-    Sysctl::ipv4_conf(&name, "forwarding").set("1")?;
     bring_up(handle, config, device.ifindex).await?;
     address::route(handle, config, device.ifindex).await?;
-    if config.ipv4.is_some() && Sysctl::ipv4("ip_forward").set("1")? {
-        tracing::info!("net.ipv4.ip_forward was off; switched on, as containers are reached by forwarding");
-    }
-    if config.ipv6.is_some() && Sysctl::ipv6_conf("all", "forwarding").set("1")? {
-        tracing::info!(
-            "net.ipv6.conf.all.forwarding was off; switched on, as containers are reached by forwarding: interfaces take \
-             no more routes from router advertisements unless their accept_ra is 2"
-        );
-    }
+    parameters::forward(config)?;
     Ok(mac)
 }
 

@@ -1,7 +1,7 @@
 //! Containers are found on real bridges and veths, in real namespaces.
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
@@ -13,8 +13,8 @@ use crate::node::Node;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn address(host: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 1, 15, host)
+fn address(host: u8) -> IpAddr {
+    Ipv4Addr::new(10, 1, 15, host).into()
 }
 
 /// A node with a bridge that has the first address of its subnet.
@@ -58,7 +58,7 @@ struct Found {
 impl Found {
     fn watch() -> Self {
         let (sender, changes) = mpsc::channel(64);
-        let watch = Watch::new("10.1.15.0/24".parse().unwrap()).unwrap();
+        let watch = Watch::new(vec!["10.1.15.0/24".parse().unwrap(), "fd00:1:0:15::/64".parse().unwrap()]).unwrap();
         tokio::spawn(watch.run(sender));
         Self { changes, now: Endpoints::default() }
     }
@@ -73,13 +73,18 @@ impl Found {
     }
 }
 
+fn last_byte(address: &IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    }
+}
+
 /// The containers by name, with the last bytes of their addresses, in order of names.
 fn hosts(found: &Endpoints) -> Vec<(String, Vec<u8>)> {
     let containers = found.containers.values();
     let mut hosts: Vec<_> = containers
-        .map(|container| {
-            (container.name.clone(), container.addresses.iter().map(|address| address.octets()[3]).collect())
-        })
+        .map(|container| (container.name.clone(), container.addresses.iter().map(last_byte).collect()))
         .collect();
     hosts.sort();
     hosts
@@ -148,6 +153,24 @@ fn a_change_inside_a_container_is_followed() {
 }
 
 #[test]
+fn ipv6_addresses_count_once_no_other_container_has_them() {
+    let node = node();
+    node.run(async |_| {
+        let mut found = Found::watch();
+        let [first, second] = [("veth1", 2), ("veth2", 3)].map(|(name, host)| add(&node, name, host));
+        first.ip("address add fd00:1:0:15::22/64 dev eth0 nodad").unwrap();
+        found.until("an IPv6 address, and not the link-local one", is(&[("veth1", &[2, 0x22]), ("veth2", &[3])])).await;
+        second.sysctl("net.ipv6.conf.eth0.accept_dad", "1").unwrap();
+        second.ip("address add fd00:1:0:15::22/64 dev eth0").unwrap();
+        let refused = || second.ip("address show dev eth0").unwrap().contains("dadfailed");
+        process::wait_until("the second container is refused the address", PATIENCE, refused).unwrap();
+        second.ip("address add fd00:1:0:15::23/64 dev eth0").unwrap();
+        found.until("another address", |found| hosts(found).get(1).is_some_and(|(_, hosts)| hosts.len() == 2)).await;
+        assert_eq!(hosts(&found.now)[1].1, [3, 0x23]);
+    });
+}
+
+#[test]
 fn a_container_behind_a_host_route_is_found() {
     let node = Node::new();
     node.run(async |_| {
@@ -162,6 +185,10 @@ fn a_container_behind_a_host_route_is_found() {
         found.until("a container", is(&[("veth1", &[2])])).await;
         found.until("its MAC", |found| found.containers.values().any(|container| container.mac == mac)).await;
         assert_eq!(found.now.node, [address(1)].into());
+        // The kernel adds a host route for this one, which leads to no container.
+        node.netns.ip("address add fd00:1:0:15::1/128 dev veth1 nodad").unwrap();
+        node.netns.ip("route add fd00:1:0:15::22/128 dev veth1").unwrap();
+        found.until("its IPv6 address", is(&[("veth1", &[2, 0x22])])).await;
         node.netns.ip("link set veth1 down").unwrap();
         found.until("no route", is(&[])).await;
     });

@@ -130,6 +130,8 @@ fn setting_up_again_changes_nothing_and_keeps_the_mac() {
 #[test]
 fn removing_leaves_nothing() {
     let node = Node::new();
+    // A node that forwards has more addresses, and goes on forwarding.
+    node.netns.sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
     let before = node.state();
     for config in kinds() {
         let link = create(&node, &config).unwrap();

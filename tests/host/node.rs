@@ -18,8 +18,6 @@ impl Node {
     /// Makes both namespaces. There is a default route.
     pub(crate) fn new() -> Self {
         let (netns, peer) = (Netns::new().unwrap(), Netns::new().unwrap());
-        // A node that forwards has more addresses; as long as nothing is attached, it gets them without delay.
-        netns.sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
         netns.veth("eth0", &peer, "eth0", 1500).unwrap();
         netns.ip("address add 192.168.50.1/24 dev eth0").unwrap();
         netns.ip("route add default via 192.168.50.2").unwrap();

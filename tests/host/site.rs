@@ -31,6 +31,7 @@ impl Site {
         let (container, remote) = (Netns::new().unwrap(), Netns::new().unwrap());
         let host = &node.netns;
         host.sysctl("net.ipv4.ip_forward", "1").unwrap();
+        host.sysctl("net.ipv6.conf.all.forwarding", "1").unwrap();
         host.bridge("docker0").unwrap();
         host.ip("address add 10.1.15.1/24 dev docker0").unwrap();
         host.ip("address add fd00:1:0:15::1/64 dev docker0 nodad").unwrap();

@@ -1,8 +1,12 @@
 //! Asks the kernel for interfaces here and inside containers.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use futures::{Stream, TryStreamExt as _};
+use ipnetwork::IpNetwork;
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_core::DefaultNla,
@@ -22,29 +26,38 @@ const IFLA_TARGET_NETNSID: u16 = 46;
 /// Asks the kernel.
 pub(super) struct Asker {
     handle: Handle,
+    /// The address families that are asked for.
+    families: Vec<AddressFamily>,
 }
 
 impl Asker {
-    /// Must be called in the node's network namespace and in a tokio runtime.
-    pub(super) fn new() -> io::Result<Self> {
+    /// Asks for addresses and routes of the families of `subnets`. Must be called in the node's network namespace and in a
+    /// tokio runtime.
+    pub(super) fn new(subnets: &[IpNetwork]) -> io::Result<Self> {
         // Strict: otherwise the kernel takes no notice of which namespace and interface are asked for.
         let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        let family = |subnet: &IpNetwork| if subnet.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        Ok(Self { handle, families: subnets.iter().map(family).collect() })
     }
 
     /// All interfaces, addresses and host routes of the node.
     pub(super) async fn everything(&self) -> Result<Vec<Fact>, EndpointsError> {
         let mut facts = Vec::new();
         facts.extend(self.links().await?.iter().map(Fact::link));
-        let mut request = self.handle.address().get();
-        request.message_mut().header.family = AddressFamily::Inet;
-        let addresses = all("addresses", request.execute()).await?;
-        facts.extend(addresses.iter().filter_map(|message| Fact::address(message, true)));
-        // Whoever has set them: asked as the builder has it, the kernel leaves out those of CNI's ptp.
-        let request = RouteMessageBuilder::<Ipv4Addr>::new().protocol(RouteProtocol::Unspec).build();
-        let routes = self.handle.route().get(request).execute();
-        facts.extend(all("routes", routes).await?.iter().filter_map(|message| Fact::host_route(message, true)));
+        for &family in &self.families {
+            let mut request = self.handle.address().get();
+            request.message_mut().header.family = family;
+            let addresses = all("addresses", request.execute()).await?;
+            facts.extend(addresses.iter().filter_map(|message| Fact::address(message, true)));
+            // Whoever has set them: asked as the builder has it, the kernel leaves out those of CNI's ptp.
+            let request = match family {
+                AddressFamily::Inet => RouteMessageBuilder::<Ipv4Addr>::new().protocol(RouteProtocol::Unspec).build(),
+                _ => RouteMessageBuilder::<Ipv6Addr>::new().protocol(RouteProtocol::Unspec).build(),
+            };
+            let routes = self.handle.route().get(request).execute();
+            facts.extend(all("routes", routes).await?.iter().filter_map(|message| Fact::host_route(message, true)));
+        }
         Ok(facts)
     }
 
@@ -66,17 +79,20 @@ impl Asker {
         let link = self.link_inside(namespace, ifindex).await?;
         let Some(Fact::Link(link)) = link.as_ref().map(Fact::link) else { return Ok(None) };
 
-        let mut request = self.handle.address().get();
-        let message = request.message_mut();
-        message.header.family = AddressFamily::Inet;
-        message.header.index = ifindex;
-        message.attributes.push(AddressAttribute::TargetNetNsId(namespace));
-        let addresses = answered(all("a container's addresses", request.execute()).await)?.unwrap_or_default();
-        let addresses = addresses.iter().filter_map(|message| match Fact::address(message, true)? {
-            Fact::Address { address, .. } => Some(address),
-            _ => None,
-        });
-        Ok(Some(Inside { mac: link.mac, addresses: addresses.collect() }))
+        let mut inside = Inside { mac: link.mac, ..Inside::default() };
+        for &family in &self.families {
+            let mut request = self.handle.address().get();
+            let message = request.message_mut();
+            message.header.family = family;
+            message.header.index = ifindex;
+            message.attributes.push(AddressAttribute::TargetNetNsId(namespace));
+            let addresses = answered(all("a container's addresses", request.execute()).await)?.unwrap_or_default();
+            inside.addresses.extend(addresses.iter().filter_map(|message| match Fact::address(message, true)? {
+                Fact::Address { address, present: true, .. } => Some(address),
+                _ => None,
+            }));
+        }
+        Ok(Some(inside))
     }
 
     /// The interface with index `ifindex` in `namespace`, as the kernel tells of it; none as with [`inside`](Self::inside).

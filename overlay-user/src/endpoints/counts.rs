@@ -31,7 +31,8 @@ pub struct ContainerCounts {
 /// # Errors
 /// When the kernel cannot be asked.
 pub async fn container_counts(veths: &BTreeSet<u32>) -> Result<BTreeMap<u32, ContainerCounts>, EndpointsError> {
-    let asker = Asker::new().map_err(EndpointsError::Socket)?;
+    // Interfaces alone, no addresses of any family.
+    let asker = Asker::new(&[]).map_err(EndpointsError::Socket)?;
     let mut counts = BTreeMap::new();
     for message in asker.links().await? {
         let Fact::Link(link) = Fact::link(&message) else { continue };

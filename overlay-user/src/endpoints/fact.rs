@@ -1,13 +1,13 @@
 //! What a netlink message says, as far as it matters here.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressFlags, AddressMessage},
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     nsid::NsidAttribute,
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 
 /// Something about interfaces that is so now, in the namespace that it was heard from.
@@ -18,7 +18,7 @@ pub(super) enum Fact {
     /// There is none of this index any more.
     LinkGone(u32),
     /// An interface has an address, or has it no longer.
-    Address { ifindex: u32, address: Ipv4Addr, present: bool },
+    Address { ifindex: u32, address: IpAddr, present: bool },
     /// A route to a single address is there, or is no longer.
     HostRoute(HostRoute, bool),
     /// The number of a namespace is free: the namespace is going away.
@@ -59,7 +59,7 @@ pub(super) struct Peer {
 /// A route of the main table to a single address through an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HostRoute {
-    pub(super) to: Ipv4Addr,
+    pub(super) to: IpAddr,
     /// Routes to one address differ in it.
     pub(super) metric: u32,
     pub(super) ifindex: u32,
@@ -117,29 +117,47 @@ impl Fact {
     }
 
     pub(super) fn address(message: &AddressMessage, present: bool) -> Option<Self> {
-        let ifindex = message.header.index;
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(IpAddr::V4(address)) => Some(Self::Address { ifindex, address: *address, present }),
-            _ => None,
-        })
+        let (mut local, mut other) = (None, None);
+        let mut flags = AddressFlags::empty();
+        for attribute in &message.attributes {
+            match attribute {
+                // On a point-to-point link IFA_ADDRESS is the other end's; otherwise IPv6 has no IFA_LOCAL.
+                AddressAttribute::Local(address) => local = Some(*address),
+                AddressAttribute::Address(address) => other = Some(*address),
+                AddressAttribute::Flags(value) => flags = *value,
+                _ => {}
+            }
+        }
+        // As long as the kernel asks whether another has it, and when another has it, it is not the interface's. An
+        // optimistic one is used meanwhile.
+        let tentative = flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
+        let (ifindex, address) = (message.header.index, local.or(other)?);
+        Some(Self::Address { ifindex, address, present: present && !tentative })
     }
 
     pub(super) fn host_route(message: &RouteMessage, present: bool) -> Option<Self> {
         let header = &message.header;
-        // The local table has a host route for each of the node's own addresses.
-        let counts = header.destination_prefix_length == 32
-            && header.table == RouteHeader::RT_TABLE_MAIN
-            && header.kind == RouteType::Unicast;
         let (mut to, mut ifindex, mut metric) = (None, None, 0);
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(address)) => to = Some(*address),
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => to = Some(IpAddr::from(*address)),
+                RouteAttribute::Destination(RouteAddress::Inet6(address)) => to = Some(IpAddr::from(*address)),
                 RouteAttribute::Oif(index) => ifindex = Some(*index),
                 RouteAttribute::Priority(priority) => metric = *priority,
                 _ => {}
             }
         }
         let route = HostRoute { to: to?, metric, ifindex: ifindex? };
+        // The local table has a host route for each of the node's own addresses; the main table one for each of IPv6's
+        // that has a network of its own.
+        let (length, of_nodes_own) = match route.to {
+            IpAddr::V4(_) => (32, false),
+            IpAddr::V6(_) => (128, header.protocol == RouteProtocol::Kernel),
+        };
+        let counts = header.destination_prefix_length == length
+            && !of_nodes_own
+            && header.table == RouteHeader::RT_TABLE_MAIN
+            && header.kind == RouteType::Unicast;
         counts.then_some(Self::HostRoute(route, present))
     }
 }

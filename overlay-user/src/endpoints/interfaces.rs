@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use super::{
     Container, Endpoints,
@@ -17,10 +17,11 @@ mod tests;
 
 /// What is known of interfaces; facts are folded in.
 pub(super) struct Interfaces {
-    subnet: Ipv4Network,
+    /// Ours, one of each address family that the overlay has.
+    subnets: Vec<IpNetwork>,
     links: BTreeMap<u32, Link>,
-    /// Addresses of our subnet that the node itself has.
-    own: BTreeSet<(u32, Ipv4Addr)>,
+    /// Addresses of our subnets that the node itself has.
+    own: BTreeSet<(u32, IpAddr)>,
     routes: BTreeSet<HostRoute>,
     /// The veth here that leads to each other side.
     veths: BTreeMap<Peer, u32>,
@@ -37,7 +38,7 @@ pub(super) struct Interfaces {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Inside {
     pub(super) mac: [u8; 6],
-    pub(super) addresses: BTreeSet<Ipv4Addr>,
+    pub(super) addresses: BTreeSet<IpAddr>,
 }
 
 /// Something to ask the kernel, since no notice says it.
@@ -51,9 +52,9 @@ pub(super) enum Question {
 
 impl Interfaces {
     /// Nothing is known yet.
-    pub(super) fn new(subnet: Ipv4Network) -> Self {
+    pub(super) fn new(subnets: Vec<IpNetwork>) -> Self {
         Self {
-            subnet,
+            subnets,
             links: BTreeMap::new(),
             own: BTreeSet::new(),
             routes: BTreeSet::new(),
@@ -76,7 +77,7 @@ impl Interfaces {
     /// Takes in what is on the other side of `veth`; none if nobody can say, which then is as if it were empty.
     pub(super) fn learn(&mut self, veth: u32, inside: Option<Inside>) {
         let mut inside = inside.unwrap_or_default();
-        inside.addresses.retain(|&address| self.subnet.contains(address));
+        inside.addresses.retain(|&address| is_in(&self.subnets, address));
         self.insides.insert(veth, inside);
         self.changed = true;
     }
@@ -102,10 +103,10 @@ impl Interfaces {
         match fact {
             Fact::Link(link) => self.set_link(link),
             Fact::LinkGone(ifindex) => self.remove_link(ifindex),
-            Fact::Address { ifindex, address, present } if self.subnet.contains(address) => {
+            Fact::Address { ifindex, address, present } if is_in(&self.subnets, address) => {
                 self.changed |= set(&mut self.own, (ifindex, address), present);
             }
-            Fact::HostRoute(route, present) if self.subnet.contains(route.to) => {
+            Fact::HostRoute(route, present) if is_in(&self.subnets, route.to) => {
                 // A route that replaces another of the same metric does so without a notice.
                 let replaced =
                     self.routes.extract_if(.., |old| present && old.to == route.to && old.metric == route.metric);
@@ -137,7 +138,7 @@ impl Interfaces {
                 inside.mac = link.mac;
                 self.changed = true;
             }
-            Fact::Address { address, present, .. } if self.subnet.contains(address) => {
+            Fact::Address { address, present, .. } if is_in(&self.subnets, address) => {
                 self.changed |= set(&mut inside.addresses, address, present);
             }
             _ => {}
@@ -188,7 +189,7 @@ impl Interfaces {
     }
 
     fn found(&self) -> Endpoints {
-        let mut routed: BTreeMap<u32, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+        let mut routed: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
         for route in &self.routes {
             routed.entry(route.ifindex).or_default().insert(route.to);
         }
@@ -215,15 +216,22 @@ impl Interfaces {
             && (self.is_port(link) || self.routes.iter().any(|route| route.ifindex == link.ifindex))
     }
 
-    /// Whether it is a port of a bridge with an address of our subnet.
+    /// Whether it is a port of a bridge with an address of our subnets.
     fn is_port(&self, link: &Link) -> bool {
         let is_ours = |master| {
-            let addresses = (master, Ipv4Addr::UNSPECIFIED)..=(master, Ipv4Addr::BROADCAST);
+            // IPv4 comes first in the order of addresses.
+            let (first, last) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)));
+            let addresses = (master, first)..=(master, last);
             self.own.range(addresses).next().is_some()
                 && self.links.get(&master).is_some_and(|master| master.kind == Kind::Bridge)
         };
         link.master.is_some_and(is_ours)
     }
+}
+
+/// Whether `address` lies in one of `subnets`; no link-local and no multicast address does.
+fn is_in(subnets: &[IpNetwork], address: IpAddr) -> bool {
+    subnets.iter().any(|subnet| subnet.contains(address))
 }
 
 /// Puts `item` into a set or takes it out. Returns whether that changed it.

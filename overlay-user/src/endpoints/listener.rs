@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
+use ipnetwork::IpNetwork;
 use nix::{
     cmsg_space,
     errno::Errno,
@@ -18,9 +19,10 @@ use rtnetlink::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// What is listened to.
-const GROUPS: [MulticastGroup; 4] =
-    [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route, MulticastGroup::Nsid];
+/// What is listened to: interfaces, namespaces, and the addresses and routes of each family.
+const GROUPS: [MulticastGroup; 2] = [MulticastGroup::Link, MulticastGroup::Nsid];
+const IPV4_GROUPS: [MulticastGroup; 2] = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+const IPV6_GROUPS: [MulticastGroup; 2] = [MulticastGroup::Ipv6Ifaddr, MulticastGroup::Ipv6Route];
 
 /// Bytes of notices that the kernel keeps for us: a thousand containers that start at once.
 const BACKLOG: usize = 8 << 20;
@@ -46,8 +48,9 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Listens from now on. Must be called in the node's network namespace and in a tokio runtime.
-    pub(super) fn new() -> io::Result<Self> {
+    /// Listens from now on to what concerns the families of `subnets`. Must be called in the node's network namespace and in
+    /// a tokio runtime.
+    pub(super) fn new(subnets: &[IpNetwork]) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
         // SAFETY: the socket is open for longer than this borrow of its descriptor.
@@ -56,7 +59,8 @@ impl Listener {
         if let Err(error) = socket.set_listen_all_namespaces(true) {
             tracing::warn!(%error, "containers' address changes are not heard");
         }
-        let groups = GROUPS.iter().fold(0, |groups, group| groups | 1 << (*group as u32 - 1));
+        let of_families = subnets.iter().flat_map(|subnet| if subnet.is_ipv4() { IPV4_GROUPS } else { IPV6_GROUPS });
+        let groups = GROUPS.into_iter().chain(of_families).fold(0, |groups, group| groups | 1 << (group as u32 - 1));
         socket.bind(&SocketAddr::new(0, groups))?;
         // SAFETY: the socket owns its descriptor and hands out the same one until it is dropped.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;

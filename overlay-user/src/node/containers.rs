@@ -1,6 +1,12 @@
 //! [`Containers`]: what the programs are told of local containers, and where they are attached for them.
 
-use std::{collections::BTreeMap, future, net::Ipv4Addr, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    time::Duration,
+};
 
 use nix::net::if_::if_indextoname;
 use overlay_common::Endpoint;
@@ -166,7 +172,7 @@ fn report_unattached(name: &str, error: &LoadError, attempts: u32) {
     }
 }
 
-/// Whose address is whose, among the node and those containers that count.
+/// Whose IPv4 address is whose, among the node and those containers that count.
 ///
 /// The node's own addresses are nobody else's. Where two containers have one address, it belongs to the one that had it
 /// first, as long as that has it: otherwise a container could take a neighbour's address by giving it to itself.
@@ -176,9 +182,13 @@ fn owners(
     counts: impl Fn(u32) -> bool,
 ) -> BTreeMap<Ipv4Addr, Endpoint> {
     let mut owners = BTreeMap::new();
+    let ipv4 = |addresses: &BTreeSet<IpAddr>| {
+        let ipv4 = |&address: &IpAddr| if let IpAddr::V4(address) = address { Some(address) } else { None };
+        addresses.iter().filter_map(ipv4).collect::<Vec<_>>()
+    };
     // The older interface has the smaller index.
     for (&index, container) in found.containers.iter().filter(|&(&index, _)| counts(index)) {
-        for &address in &container.addresses {
+        for address in ipv4(&container.addresses) {
             let endpoint = Endpoint::new(index, container.mac);
             if before.get(&address).is_some_and(|before| before.ifindex() == index) {
                 owners.insert(address, endpoint);
@@ -187,7 +197,7 @@ fn owners(
             }
         }
     }
-    owners.extend(found.node.iter().map(|&address| (address, Endpoint::NODE)));
+    owners.extend(ipv4(&found.node).into_iter().map(|address| (address, Endpoint::NODE)));
     owners
 }
 
@@ -201,7 +211,7 @@ mod tests {
 
     /// Containers with these indexes, all with the same address.
     fn all_have_it(indexes: &[u32]) -> Endpoints {
-        let container = Container { name: "veth".to_owned(), mac: MAC, addresses: [ADDRESS].into() };
+        let container = Container { name: "veth".to_owned(), mac: MAC, addresses: [ADDRESS.into()].into() };
         let containers = indexes.iter().map(|&index| (index, container.clone())).collect();
         Endpoints { containers, ..Endpoints::default() }
     }
@@ -228,7 +238,7 @@ mod tests {
 
     #[test]
     fn no_container_can_have_the_nodes_address() {
-        let found = Endpoints { node: [ADDRESS].into(), ..all_have_it(&[10]) };
+        let found = Endpoints { node: [ADDRESS.into()].into(), ..all_have_it(&[10]) };
         assert_eq!(owners(&found, &BTreeMap::new(), |_| true)[&ADDRESS], Endpoint::NODE);
         assert_eq!(owner(&found, Some(10)), Some(0));
     }

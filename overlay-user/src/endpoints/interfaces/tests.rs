@@ -9,8 +9,19 @@ const INSIDE: u32 = 3;
 const NAMESPACE: i32 = 7;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
-fn address(host: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 1, 15, host)
+fn subnets() -> Vec<IpNetwork> {
+    vec!["10.1.15.0/24".parse().unwrap(), "fd00:1:0:15::/64".parse().unwrap()]
+}
+
+fn last_byte(address: &IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    }
+}
+
+fn address(host: u8) -> IpAddr {
+    Ipv4Addr::new(10, 1, 15, host).into()
 }
 
 fn link(ifindex: u32, kind: Kind) -> Link {
@@ -21,11 +32,11 @@ fn port(ifindex: u32, namespace: Option<i32>) -> Link {
     Link { master: Some(BRIDGE), peer: Some(Peer { namespace, ifindex: INSIDE }), ..link(ifindex, Kind::Veth) }
 }
 
-fn has(ifindex: u32, address: Ipv4Addr) -> Fact {
-    Fact::Address { ifindex, address, present: true }
+fn has(ifindex: u32, address: impl Into<IpAddr>) -> Fact {
+    Fact::Address { ifindex, address: address.into(), present: true }
 }
 
-fn lost(ifindex: u32, address: Ipv4Addr) -> Fact {
+fn lost(ifindex: u32, address: IpAddr) -> Fact {
     Fact::Address { ifindex, address, present: false }
 }
 
@@ -39,7 +50,7 @@ fn inside(hosts: &[u8]) -> Inside {
 
 /// A node with a bridge.
 fn node() -> Interfaces {
-    let mut interfaces = Interfaces::new("10.1.15.0/24".parse().unwrap());
+    let mut interfaces = Interfaces::new(subnets());
     interfaces.fold(None, Fact::Link(link(BRIDGE, Kind::Bridge)));
     interfaces.fold(None, has(BRIDGE, address(1)));
     interfaces
@@ -61,7 +72,7 @@ fn ask(veth: u32) -> Question {
 
 /// The containers with the last bytes of their addresses.
 fn hosts(interfaces: &mut Interfaces) -> Vec<(u32, Vec<u8>)> {
-    let last = |container: &Container| container.addresses.iter().map(|address| address.octets()[3]).collect();
+    let last = |container: &Container| container.addresses.iter().map(last_byte).collect();
     interfaces.found().containers.iter().map(|(&index, container)| (index, last(container))).collect()
 }
 
@@ -72,7 +83,7 @@ fn a_port_of_our_bridge_is_a_container_before_its_addresses_are_known() {
     assert_eq!(hosts(&mut interfaces), [(VETH, vec![])]);
     assert_eq!(interfaces.question(), Some(ask(VETH)));
     assert_eq!(interfaces.question(), None, "asked twice");
-    interfaces.learn(VETH, Some(Inside { addresses: [address(2), Ipv4Addr::LOCALHOST].into(), mac: MAC }));
+    interfaces.learn(VETH, Some(Inside { addresses: [address(2), Ipv4Addr::LOCALHOST.into()].into(), mac: MAC }));
     let found = interfaces.found();
     let container = Container { name: "link10".to_owned(), mac: MAC, addresses: [address(2)].into() };
     assert_eq!(found.containers, [(VETH, container)].into());
@@ -115,7 +126,7 @@ fn a_bridge_that_gets_our_address_late_has_containers_at_once() {
     interfaces.fold(None, has(BRIDGE, address(1)));
     assert_eq!(hosts(&mut interfaces), [(VETH, vec![2])], "what is known is not forgotten");
     // A bridge with addresses of others is not ours.
-    let mut interfaces = Interfaces::new("10.1.15.0/24".parse().unwrap());
+    let mut interfaces = Interfaces::new(subnets());
     interfaces.fold(None, Fact::Link(link(BRIDGE, Kind::Bridge)));
     interfaces.fold(None, has(BRIDGE, Ipv4Addr::new(172, 17, 0, 1)));
     interfaces.fold(None, Fact::Link(port(VETH, Some(NAMESPACE))));
@@ -246,4 +257,19 @@ fn a_container_that_nobody_can_look_into_is_one_without_addresses() {
     assert_eq!((hosts(&mut interfaces), interfaces.question()), (vec![(VETH, vec![])], None));
     interfaces.fold(Some(NAMESPACE), has(INSIDE, address(2)));
     assert_eq!(hosts(&mut interfaces), [(VETH, vec![2])]);
+}
+
+#[test]
+fn a_bridge_with_an_address_of_either_family_is_ours_and_only_addresses_in_our_subnets_count() {
+    let ipv6 = |text: &str| text.parse::<IpAddr>().unwrap();
+    let mut interfaces = node_with_container();
+    interfaces.fold(None, lost(BRIDGE, address(1)));
+    assert_eq!(interfaces.changed().unwrap().containers.len(), 0);
+    interfaces.fold(None, has(BRIDGE, ipv6("fd00:1:0:15::1")));
+    for inside in ["fd00:1:0:15::22", "fe80::22", "ff02::1", "fd00:1:0:16::22"] {
+        interfaces.fold(Some(NAMESPACE), has(INSIDE, ipv6(inside)));
+    }
+    let found = interfaces.changed().unwrap();
+    assert_eq!(found.containers[&VETH].addresses, [address(2), ipv6("fd00:1:0:15::22")].into());
+    assert_eq!(found.node, [ipv6("fd00:1:0:15::1")].into());
 }
