@@ -97,6 +97,9 @@ impl TryFrom<AgentArgs> for AgentConfig {
                 iface_regex: args.iface_regex.into_iter().map(pattern).collect::<Result<_, _>>()?,
                 iface_can_reach: args.iface_can_reach,
                 public_ip: args.public_ip,
+                // No network config with EnableIPv6 is served.
+                ipv6: false,
+                public_ipv6: None,
             },
             subnet_file: args.subnet_file,
             renew_margin: Duration::from_secs(60) * args.subnet_lease_renew_margin,

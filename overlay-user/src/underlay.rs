@@ -11,7 +11,7 @@ mod state;
 mod watch;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::Ipv4Network;
 use regex::Regex;
@@ -22,6 +22,12 @@ pub use watch::{ADDRESS_GRACE, UnderlayEvent, Watch};
 
 /// The smallest MTU an overlay device may get: what every IPv4 host must be able to take in (RFC 791).
 pub const MIN_OVERLAY_MTU: u32 = 576;
+
+/// The same where there is IPv6 in the overlay: what every link must be able to carry (RFC 8200).
+pub const MIN_OVERLAY_MTU_FOR_IPV6: u32 = 1280;
+
+/// How many bytes more an IPv6 header has than one of IPv4.
+const IPV6_HEADER_EXCESS: u32 = 20;
 
 /// The interface that carries outer packets, and the address that they come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +46,17 @@ pub struct Underlay {
     pub public_ip: Ipv4Addr,
     /// All IPv4 addresses of the interface.
     pub addresses: Vec<Ipv4Addr>,
+    /// This node's end over IPv6, where IPv6 is asked for and the interface has an address that others can reach.
+    pub ipv6: Option<Ipv6End>,
+}
+
+/// What the underlay interface has of IPv6.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ipv6End {
+    /// The address of the interface that outer packets are sent from and received at.
+    pub address: Ipv6Addr,
+    /// The address that other nodes reach this one at.
+    pub public_ip: Ipv6Addr,
 }
 
 /// What the operator said about the underlay interface. Nothing said: the interface of the default route.
@@ -53,6 +70,10 @@ pub struct UnderlayChoice {
     pub iface_can_reach: Option<IpAddr>,
     /// `--public-ip`: published in the lease. Alone it also chooses the interface that it is assigned to.
     pub public_ip: Option<Ipv4Addr>,
+    /// Whether outer packets may be IPv6 as well, as `EnableIPv6` of the network config says.
+    pub ipv6: bool,
+    /// `--public-ipv6`: published in the lease beside `public_ip`. It chooses no interface.
+    pub public_ipv6: Option<Ipv6Addr>,
 }
 
 /// An interface of this node, as far as the choice depends on it.
@@ -75,20 +96,24 @@ pub struct Interface {
     /// Whether it has carrier.
     pub carrier: bool,
     /// IPv4 addresses in the kernel's order.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<Address<Ipv4Addr>>,
+    /// IPv6 addresses in the kernel's order, without the link-local ones: every interface has one, and it names a node
+    /// to nobody beyond the link.
+    pub ipv6_addresses: Vec<Address<Ipv6Addr>>,
 }
 
-/// An IPv4 address of an interface.
+/// An address of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address {
+pub struct Address<A> {
     /// The address.
-    pub ip: Ipv4Addr,
+    pub ip: A,
     /// Whether its scope is the link, or it lies in 169.254.0.0/16.
     pub link_local: bool,
     /// Whether it has no lifetime.
     pub permanent: bool,
-    /// Whether its preferred lifetime is over.
-    pub deprecated: bool,
+    /// Whether it is not to be taken: its preferred lifetime is over or, with IPv6, it is a temporary one (RFC 8981) or not
+    /// known yet to be nobody else's.
+    pub unfit: bool,
 }
 
 /// A route that a choice can rest on.
@@ -148,6 +173,16 @@ pub enum UnderlayError {
     /// The interface has no usable IPv4 address.
     #[error("use {0} as underlay: it has no usable IPv4 address; assign one or name another interface with --iface")]
     NoAddress(String),
+    /// `--public-ipv6`, and no address to send from.
+    #[error(
+        "use {name} as underlay: it has no usable IPv6 address for --public-ipv6 {public_ip}; assign one or leave the option out"
+    )]
+    NoIpv6Address {
+        /// The interface.
+        name: String,
+        /// What was to be published.
+        public_ip: Ipv6Addr,
+    },
     /// Every interface that was named, and why it is none.
     #[error("find underlay interface: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     AllRefused(Vec<UnderlayError>),
@@ -165,7 +200,7 @@ pub enum UnderlayError {
         network: Ipv4Network,
     },
     /// The MTU leaves too little for the overlay.
-    #[error("use {name} as underlay: MTU {mtu} less {overhead} bytes of overhead is under {MIN_OVERLAY_MTU}; raise it to at least {}", MIN_OVERLAY_MTU + overhead)]
+    #[error("use {name} as underlay: MTU {mtu} less {overhead} bytes of overhead is under {least}; raise it to at least {}", least + overhead)]
     MtuTooSmall {
         /// The interface.
         name: String,
@@ -173,6 +208,8 @@ pub enum UnderlayError {
         mtu: u32,
         /// Bytes that encap adds.
         overhead: u32,
+        /// The smallest MTU that the overlay may have.
+        least: u32,
     },
     /// The network config wants larger packets than the interface takes.
     #[error(
@@ -213,16 +250,45 @@ impl Underlay {
         }
     }
 
-    /// The MTU in bytes of an overlay whose encap adds `overhead` bytes.
+    /// The MTU in bytes of an overlay whose encap adds `overhead` bytes over IPv4, and which must be at least `least`: what
+    /// fits whichever family the outer packet has.
     ///
     /// # Errors
-    /// [`UnderlayError::MtuTooSmall`] when less than [`MIN_OVERLAY_MTU`] is left.
-    pub fn overlay_mtu(&self, overhead: u16) -> Result<u32, UnderlayError> {
-        let overhead = u32::from(overhead);
-        self.mtu.checked_sub(overhead).filter(|&mtu| mtu >= MIN_OVERLAY_MTU).ok_or_else(|| UnderlayError::MtuTooSmall {
+    /// [`UnderlayError::MtuTooSmall`] when less is left.
+    pub fn overlay_mtu(&self, overhead: u16, least: u32) -> Result<u32, UnderlayError> {
+        let overhead = u32::from(overhead) + if self.ipv6.is_some() { IPV6_HEADER_EXCESS } else { 0 };
+        self.mtu.checked_sub(overhead).filter(|&mtu| mtu >= least).ok_or_else(|| UnderlayError::MtuTooSmall {
             name: self.name.clone(),
             mtu: self.mtu,
             overhead,
+            least,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_overlay_mtu_fits_every_outer_family_and_every_inner_one() {
+        let underlay = |mtu, over_ipv6: bool| Underlay {
+            name: "eth0".to_owned(),
+            ifindex: 2,
+            address: Ipv4Addr::LOCALHOST,
+            mac: [2; 6],
+            mtu,
+            public_ip: Ipv4Addr::LOCALHOST,
+            addresses: Vec::new(),
+            ipv6: over_ipv6.then_some(Ipv6End { address: Ipv6Addr::LOCALHOST, public_ip: Ipv6Addr::LOCALHOST }),
+        };
+        let mtu = |bytes, over_ipv6, least| underlay(bytes, over_ipv6).overlay_mtu(50, least).ok();
+        assert_eq!(mtu(1500, false, MIN_OVERLAY_MTU), Some(1450));
+        assert_eq!(mtu(1500, true, MIN_OVERLAY_MTU_FOR_IPV6), Some(1430));
+        assert_eq!(mtu(1350, true, MIN_OVERLAY_MTU_FOR_IPV6), Some(1280));
+        let refused = underlay(1349, true).overlay_mtu(50, MIN_OVERLAY_MTU_FOR_IPV6).unwrap_err().to_string();
+        let expected =
+            "use eth0 as underlay: MTU 1349 less 70 bytes of overhead is under 1280; raise it to at least 1350";
+        assert_eq!(refused, expected);
     }
 }

@@ -91,7 +91,7 @@ fn changes_of_the_interface_are_reported_as_they_happen() {
     let node = Node::new();
     node.run(async |handle| {
         let chosen = select(handle, &UnderlayChoice::default()).await.unwrap();
-        let mut watch = Watch::new(chosen, None).unwrap();
+        let mut watch = Watch::new(chosen, UnderlayChoice::default()).unwrap();
         let steps = [
             ("link set eth0 mtu 1400", UnderlayEvent::MtuChanged(1400)),
             ("link set eth0 address 02:00:00:00:00:77", UnderlayEvent::MacChanged([2, 0, 0, 0, 0, 0x77])),
@@ -113,11 +113,35 @@ fn changes_of_the_interface_are_reported_as_they_happen() {
 }
 
 #[test]
+fn ipv6_addresses_are_chosen_and_followed_as_the_kernel_has_them() {
+    let node = Node::new();
+    node.run(async |handle| {
+        let choice = UnderlayChoice { ipv6: true, ..UnderlayChoice::default() };
+        let chosen = select(handle, &choice).await.unwrap();
+        assert_eq!(chosen.ipv6, None, "the link-local address does not count");
+        let mut watch = Watch::new(chosen, choice).unwrap();
+        let address = async |watch: &mut Watch| {
+            while !matches!(next_event(watch).await, UnderlayEvent::AddressChanged(_)) {}
+            watch.underlay().ipv6.as_ref().map(|end| end.address.to_string())
+        };
+        // Not before duplicate detection has ended, which takes a second.
+        node.netns.sysctl("net.ipv6.conf.eth0.accept_dad", "1").unwrap();
+        node.netns.ip("address add fd00:50::1/64 dev eth0").unwrap();
+        assert_eq!(address(&mut watch).await.as_deref(), Some("fd00:50::1"));
+        node.netns.ip("address add fd00:50::2/64 dev eth0 nodad preferred_lft 0").unwrap();
+        node.netns.ip("address add fd00:50::3/64 dev eth0 nodad").unwrap();
+        node.netns.ip("address del fd00:50::1/64 dev eth0").unwrap();
+        assert_eq!(address(&mut watch).await.as_deref(), Some("fd00:50::3"));
+        assert_eq!(watch.underlay().address, Ipv4Addr::new(192, 168, 50, 1));
+    });
+}
+
+#[test]
 fn giving_up_a_wait_half_way_loses_nothing() {
     let node = Node::new();
     node.run(async |handle| {
         let chosen = select(handle, &UnderlayChoice::default()).await.unwrap();
-        let mut watch = Watch::new(chosen, None).unwrap();
+        let mut watch = Watch::new(chosen, UnderlayChoice::default()).unwrap();
         for mtu in [1400, 1300, 1200] {
             node.netns.ip(&format!("link set eth0 mtu {mtu}")).unwrap();
             // As in a `select!` whose other branches are ready again and again.

@@ -75,7 +75,7 @@ impl<'a> Agent<'a> {
         summary::tell(config, &settled, subnet, holder.origin());
         let table = RouteTable::new(&network, underlay.public_ip, subnet);
         let (underlay_events, underlay_changes) = mpsc::channel(64);
-        let watch = underlay::Watch::new(underlay.clone(), config.underlay.public_ip)?;
+        let watch = underlay::Watch::new(underlay.clone(), config.underlay.clone())?;
         tokio::spawn(follow_underlay(watch, underlay_events));
         let public_ip = holder.public_ip();
         let (hold_events, held) = mpsc::channel(64);

@@ -57,6 +57,7 @@ pub(super) fn stand_in(config: &AgentConfig) -> Plan {
         mtu: 1500,
         public_ip: Ipv4Addr::LOCALHOST,
         addresses: vec![Ipv4Addr::LOCALHOST],
+        ipv6: None,
     };
     let backend = Backend::Vxlan { port: 8472, vni: 1, direct_routing: false, mtu: None, learning: false };
     // Networks for documentation (RFC 5737): the namespace has no other addresses.

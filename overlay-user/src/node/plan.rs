@@ -14,7 +14,7 @@ use crate::{
     loader::Constants,
     maps::Capacities,
     network::{Backend, Range},
-    underlay::{Underlay, UnderlayError},
+    underlay::{MIN_OVERLAY_MTU, Underlay, UnderlayError},
 };
 
 /// What the overlay on this node has to be, as config, datastore and interfaces say.
@@ -94,5 +94,5 @@ pub fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
         return Err(UnderlayError::MtuBelowConfigured { name, mtu, configured }.into());
     }
     let underlay = Underlay { mtu: configured.unwrap_or(underlay.mtu), ..underlay.clone() };
-    Ok(underlay.overlay_mtu(backend.encapsulation().overhead())?)
+    Ok(underlay.overlay_mtu(backend.encapsulation().overhead(), MIN_OVERLAY_MTU)?)
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use regex::Regex;
 
-use super::{Address, Interface, Routes, Underlay, UnderlayChoice, UnderlayError};
+use super::{Address, Interface, Ipv6End, Routes, Underlay, UnderlayChoice, UnderlayError};
 
 /// An interface that an option points at, with the address that it points at, if it does.
 type Candidate<'a> = (&'a Interface, Option<Ipv4Addr>);
@@ -17,7 +17,7 @@ type Candidate<'a> = (&'a Interface, Option<Ipv4Addr>);
 pub fn choose(interfaces: &[Interface], routes: &Routes, choice: &UnderlayChoice) -> Result<Underlay, UnderlayError> {
     let mut refused = Vec::new();
     for candidate in candidates(interfaces, routes, choice) {
-        match candidate.and_then(|candidate| underlay(candidate, choice.public_ip)) {
+        match candidate.and_then(|candidate| underlay(candidate, choice)) {
             Ok(underlay) => return Ok(underlay),
             Err(error) => refused.push(error),
         }
@@ -106,17 +106,17 @@ fn by_address(interfaces: &[Interface], address: Ipv4Addr) -> Option<Candidate<'
         .map(|interface| (interface, Some(address)))
 }
 
-/// The address an interface is known by: global before link-local, permanent before dynamic, never a deprecated one.
-pub(super) fn preferred(addresses: &[Address]) -> Option<Ipv4Addr> {
+/// The address an interface is known by: global before link-local, permanent before dynamic, never an unfit one.
+pub(super) fn preferred<A: Copy>(addresses: &[Address<A>]) -> Option<A> {
     addresses
         .iter()
-        .filter(|address| !address.deprecated)
+        .filter(|address| !address.unfit)
         .min_by_key(|address| (address.link_local, !address.permanent))
         .map(|address| address.ip)
 }
 
 /// Whether `interface` can be an underlay, and with which address.
-fn underlay((interface, address): Candidate<'_>, public_ip: Option<Ipv4Addr>) -> Result<Underlay, UnderlayError> {
+fn underlay((interface, address): Candidate<'_>, choice: &UnderlayChoice) -> Result<Underlay, UnderlayError> {
     let name = || interface.name.clone();
     if interface.loopback {
         return Err(UnderlayError::Loopback(name()));
@@ -130,14 +130,19 @@ fn underlay((interface, address): Candidate<'_>, public_ip: Option<Ipv4Addr>) ->
     let mac = interface.mac.ok_or_else(|| UnderlayError::NotEthernet(name()))?;
     let address =
         address.or_else(|| preferred(&interface.addresses)).ok_or_else(|| UnderlayError::NoAddress(name()))?;
+    let ipv6 = preferred(&interface.ipv6_addresses).filter(|_| choice.ipv6);
+    if let (None, Some(public_ip)) = (ipv6, choice.public_ipv6.filter(|_| choice.ipv6)) {
+        return Err(UnderlayError::NoIpv6Address { name: name(), public_ip });
+    }
     Ok(Underlay {
         name: name(),
         ifindex: interface.ifindex,
         address,
         mac,
         mtu: interface.mtu,
-        public_ip: public_ip.unwrap_or(address),
+        public_ip: choice.public_ip.unwrap_or(address),
         addresses: interface.addresses.iter().map(|address| address.ip).collect(),
+        ipv6: ipv6.map(|address| Ipv6End { address, public_ip: choice.public_ipv6.unwrap_or(address) }),
     })
 }
 

@@ -1,9 +1,8 @@
 //! Asks the kernel for interfaces, addresses and routes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::{Stream, StreamExt, TryStreamExt};
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
@@ -22,7 +21,7 @@ pub async fn select(handle: &Handle, choice: &UnderlayChoice) -> Result<Underlay
     choose(&interfaces, &routes, choice)
 }
 
-/// Reads all interfaces with their IPv4 addresses, the default routes and, if asked for, the route to `reach`.
+/// Reads all interfaces with their addresses, the default routes and, if asked for, the route to `reach`.
 ///
 /// # Errors
 /// [`UnderlayError::Netlink`] when the kernel refuses.
@@ -38,7 +37,7 @@ pub async fn read(handle: &Handle, reach: Option<IpAddr>) -> Result<(Vec<Interfa
     Ok((interfaces, Routes { default, reach }))
 }
 
-/// Reads all interfaces with their IPv4 addresses.
+/// Reads all interfaces with their addresses.
 pub(super) async fn interfaces(handle: &Handle) -> Result<Vec<Interface>, UnderlayError> {
     let links = collect("interfaces", handle.link().get().execute()).await?;
     let addresses = collect("addresses", handle.address().get().execute()).await?;
@@ -56,7 +55,7 @@ async fn collect<T>(
 async fn route_to(handle: &Handle, target: IpAddr) -> Option<RouteInfo> {
     let message = match target {
         IpAddr::V4(target) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(target, 32).build(),
-        IpAddr::V6(target) => RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(target, 128).build(),
+        IpAddr::V6(target) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(target, 128).build(),
     };
     let answer = std::pin::pin!(handle.route().get(message).execute()).next().await;
     answer?.ok().as_ref().and_then(route_info)
@@ -75,6 +74,7 @@ fn interface(link: &LinkMessage, addresses: &[AddressMessage]) -> Interface {
         }
     }
     let flags = link.header.flags;
+    let own = || addresses.iter().filter(|address| address.header.index == link.header.index);
     let loopback = flags.contains(LinkFlags::Loopback);
     Interface {
         name,
@@ -85,30 +85,50 @@ fn interface(link: &LinkMessage, addresses: &[AddressMessage]) -> Interface {
         overlay: link::is_overlay_device(link),
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
-        addresses: addresses.iter().filter(|a| a.header.index == link.header.index).filter_map(address).collect(),
+        addresses: own().filter_map(ipv4_address).collect(),
+        ipv6_addresses: own().filter_map(ipv6_address).collect(),
     }
 }
 
-fn address(message: &AddressMessage) -> Option<Address> {
-    if message.header.family != AddressFamily::Inet || message.header.scope == AddressScope::Host {
+fn ipv4_address(message: &AddressMessage) -> Option<Address<Ipv4Addr>> {
+    let (ip, flags) = address(message)?;
+    let IpAddr::V4(ip) = ip else { return None };
+    Some(Address {
+        ip,
+        link_local: message.header.scope == AddressScope::Link || ip.is_link_local(),
+        permanent: flags.contains(AddressFlags::Permanent),
+        unfit: flags.contains(AddressFlags::Deprecated),
+    })
+}
+
+fn ipv6_address(message: &AddressMessage) -> Option<Address<Ipv6Addr>> {
+    let (ip, flags) = address(message)?;
+    let IpAddr::V6(ip) = ip else { return None };
+    let link_local = ip.is_unicast_link_local();
+    // The kernel calls an IPv4 address that is not the first of its network by the number of "temporary".
+    let unfit = AddressFlags::Deprecated | AddressFlags::Secondary | AddressFlags::Tentative | AddressFlags::Dadfailed;
+    let address =
+        Address { ip, link_local, permanent: flags.contains(AddressFlags::Permanent), unfit: flags.intersects(unfit) };
+    (!link_local).then_some(address)
+}
+
+/// The interface's own address, and what the kernel says of it.
+fn address(message: &AddressMessage) -> Option<(IpAddr, AddressFlags)> {
+    if message.header.scope == AddressScope::Host {
         return None;
     }
-    let mut ip = None;
+    let (mut local, mut other) = (None, None);
     let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
     for attribute in &message.attributes {
         match attribute {
-            // IFA_LOCAL is our address; on a point-to-point link IFA_ADDRESS is the other end's.
-            AddressAttribute::Local(IpAddr::V4(local)) => ip = Some(*local),
+            // On a point-to-point link IFA_ADDRESS is the other end's; otherwise IPv6 has no IFA_LOCAL.
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => other = Some(*address),
             AddressAttribute::Flags(value) => flags = *value,
             _ => {}
         }
     }
-    ip.map(|ip| Address {
-        ip,
-        link_local: message.header.scope == AddressScope::Link || ip.is_link_local(),
-        permanent: flags.contains(AddressFlags::Permanent),
-        deprecated: flags.contains(AddressFlags::Deprecated),
-    })
+    local.or(other).map(|ip| (ip, flags))
 }
 
 /// Whether `message` is a default route of the main table.

@@ -3,15 +3,15 @@
 use std::net::Ipv4Addr;
 
 use super::choose::preferred;
-use super::{Interface, Underlay, UnderlayEvent};
+use super::{Interface, Ipv6End, Underlay, UnderlayChoice, UnderlayEvent};
 
 /// What does not change with the interface.
 #[derive(Debug)]
 pub(super) struct Fixed {
     /// The name that the interface had at first.
     pub(super) first_name: String,
-    /// The PublicIP that the operator has set; otherwise it is the address.
-    pub(super) public_ip: Option<Ipv4Addr>,
+    /// What was said of the underlay: the public addresses that the operator has set count whatever the addresses are.
+    pub(super) choice: UnderlayChoice,
 }
 
 /// What is known about the interface.
@@ -50,6 +50,7 @@ pub(super) fn observe(before: &State, fixed: &Fixed, interfaces: &[Interface], p
     };
     let running = interface.up && interface.carrier;
     let same = interface.ifindex == old.ifindex && before.standing.is_usable();
+    let (ipv6, ipv6_missing) = ipv6(old, fixed, interface, same && patient);
     let (address, standing) = if has(interface, old.address) {
         (old.address, Standing::Present)
     } else if same && patient {
@@ -59,10 +60,29 @@ pub(super) fn observe(before: &State, fixed: &Fixed, interfaces: &[Interface], p
     } else {
         return State { underlay: old.clone(), standing: Standing::NoAddress, running: false };
     };
-    let public_ip = fixed.public_ip.unwrap_or(address);
+    let standing = if ipv6_missing { Standing::AddressMissing } else { standing };
+    let public_ip = fixed.choice.public_ip.unwrap_or(address);
     let (name, ifindex, mtu) = (interface.name.clone(), interface.ifindex, interface.mtu);
     let addresses = interface.addresses.iter().map(|address| address.ip).collect();
-    State { underlay: Underlay { name, ifindex, address, mac, mtu, public_ip, addresses }, standing, running }
+    State { underlay: Underlay { name, ifindex, address, mac, mtu, public_ip, addresses, ipv6 }, standing, running }
+}
+
+/// The node's end over IPv6 now, and whether its address is missing and waited for. That there is none leaves the
+/// interface usable: IPv4 carries what IPv6 would.
+fn ipv6(old: &Underlay, fixed: &Fixed, interface: &Interface, patient: bool) -> (Option<Ipv6End>, bool) {
+    if !fixed.choice.ipv6 {
+        return (None, false);
+    }
+    let there = |end: &&Ipv6End| interface.ipv6_addresses.iter().any(|address| address.ip == end.address);
+    match &old.ipv6 {
+        Some(end) if there(&end) => (Some(end.clone()), false),
+        Some(end) if patient => (Some(end.clone()), true),
+        _ => {
+            let public_ip = |address| fixed.choice.public_ipv6.unwrap_or(address);
+            let address = preferred(&interface.ipv6_addresses);
+            (address.map(|address| Ipv6End { address, public_ip: public_ip(address) }), false)
+        }
+    }
 }
 
 /// The interface that is the underlay now, with its Ethernet address.
@@ -104,7 +124,8 @@ pub(super) fn changes(before: &State, now: &State) -> Vec<UnderlayEvent> {
         events.extend((old.name != new.name).then(|| UnderlayEvent::Renamed(new.name.clone())));
         events.extend((old.mtu != new.mtu).then_some(UnderlayEvent::MtuChanged(new.mtu)));
         events.extend((old.mac != new.mac).then_some(UnderlayEvent::MacChanged(new.mac)));
-        events.extend((old.address != new.address).then(|| UnderlayEvent::AddressChanged(new.clone())));
+        let moved = old.address != new.address || old.ipv6 != new.ipv6;
+        events.extend(moved.then(|| UnderlayEvent::AddressChanged(new.clone())));
     }
     match (was_usable && before.running, now.running) {
         (false, true) if was_usable => events.push(UnderlayEvent::Up),
@@ -117,14 +138,16 @@ pub(super) fn changes(before: &State, now: &State) -> Vec<UnderlayEvent> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::super::Address;
     use super::*;
 
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
     const SECOND: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 9);
 
-    fn address(ip: Ipv4Addr) -> Address {
-        Address { ip, link_local: ip.is_link_local(), permanent: true, deprecated: false }
+    fn address(ip: Ipv4Addr) -> Address<Ipv4Addr> {
+        Address { ip, link_local: ip.is_link_local(), permanent: true, unfit: false }
     }
 
     fn interface(change: impl FnOnce(&mut Interface)) -> Interface {
@@ -138,6 +161,7 @@ mod tests {
             up: true,
             carrier: true,
             addresses: vec![address(ADDRESS), address(SECOND)],
+            ipv6_addresses: Vec::new(),
         };
         change(&mut interface);
         interface
@@ -150,12 +174,14 @@ mod tests {
     fn known() -> State {
         let (name, mac) = ("eth0".to_owned(), [2, 0, 0, 0, 0, 1]);
         let addresses = vec![ADDRESS, SECOND];
-        let underlay = Underlay { name, ifindex: 2, address: ADDRESS, mac, mtu: 1500, public_ip: ADDRESS, addresses };
+        let underlay =
+            Underlay { name, ifindex: 2, address: ADDRESS, mac, mtu: 1500, public_ip: ADDRESS, addresses, ipv6: None };
         State { underlay, standing: Standing::Present, running: true }
     }
 
     fn fixed(public_ip: Option<Ipv4Addr>) -> Fixed {
-        Fixed { first_name: "eth0".to_owned(), public_ip }
+        let choice = UnderlayChoice { public_ip, ..UnderlayChoice::default() };
+        Fixed { first_name: "eth0".to_owned(), choice }
     }
 
     fn events(before: &State, interfaces: &[Interface], patient: bool) -> (Vec<UnderlayEvent>, State) {
@@ -238,6 +264,35 @@ mod tests {
         for public_ip in [ADDRESS, Ipv4Addr::new(203, 0, 113, 9)] {
             let now = observe(&known(), &fixed(Some(public_ip)), &[interface(without_address)], false);
             assert_eq!((now.underlay.address, now.underlay.public_ip), (SECOND, public_ip));
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_is_followed_beside_the_other_and_may_be_missing() {
+        let ipv6 = |last| Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, last);
+        let there = |lasts: &[u16]| {
+            let address = |&last| Address { ip: ipv6(last), link_local: false, permanent: true, unfit: false };
+            interface(|interface| interface.ipv6_addresses = lasts.iter().map(address).collect())
+        };
+        let choice = UnderlayChoice { ipv6: true, ..UnderlayChoice::default() };
+        let fixed = Fixed { first_name: "eth0".to_owned(), choice };
+        let state = |last: Option<u16>| {
+            let end = last.map(|last| Ipv6End { address: ipv6(last), public_ip: ipv6(last) });
+            State { underlay: Underlay { ipv6: end, ..known().underlay }, ..known() }
+        };
+        let changed = |last| vec![UnderlayEvent::AddressChanged(state(last).underlay)];
+        let cases = [
+            ("in use", Some(1), vec![2, 1], false, vec![]),
+            ("waited for", Some(1), vec![2], true, vec![]),
+            ("replaced", Some(1), vec![2], false, changed(Some(2))),
+            ("gone, with none in its place", Some(1), vec![], false, changed(None)),
+            ("new", None, vec![2], true, changed(Some(2))),
+        ];
+        for (name, before, now, patient, expected) in cases {
+            let before = state(before);
+            let now = observe(&before, &fixed, &[there(&now)], patient);
+            assert_eq!(changes(&before, &now), expected, "{name}");
+            assert_eq!(now.standing == Standing::AddressMissing, name == "waited for", "{name}");
         }
     }
 }

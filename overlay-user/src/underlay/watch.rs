@@ -5,7 +5,6 @@
 //! underlay along.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rtnetlink::MulticastGroup;
@@ -16,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::notices::{Notice, Notices, ask};
 
 use super::state::{Fixed, Standing, State, changes, observe};
-use super::{Underlay, UnderlayError, read};
+use super::{Underlay, UnderlayChoice, UnderlayError, read};
 
 /// How long an address that has been removed is waited for: DHCP clients take theirs away for a moment when they renew it.
 pub const ADDRESS_GRACE: Duration = Duration::from_secs(3);
@@ -63,16 +62,18 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts to watch `underlay`, whose PublicIP is `public_ip` if the operator has set one. Must be called in its network
-    /// namespace and in a tokio runtime.
+    /// Starts to watch `underlay`, chosen by `choice`. Must be called in its network namespace and in a tokio runtime.
     ///
     /// # Errors
     /// [`UnderlayError::Socket`].
-    pub fn new(underlay: Underlay, public_ip: Option<Ipv4Addr>) -> Result<Self, UnderlayError> {
-        let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+    pub fn new(underlay: Underlay, choice: UnderlayChoice) -> Result<Self, UnderlayError> {
+        let mut groups = vec![MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+        if choice.ipv6 {
+            groups.extend([MulticastGroup::Ipv6Ifaddr, MulticastGroup::Ipv6Route]);
+        }
         Ok(Self {
             notices: Notices::new(&groups).map_err(UnderlayError::Socket)?,
-            fixed: Fixed { first_name: underlay.name.clone(), public_ip },
+            fixed: Fixed { first_name: underlay.name.clone(), choice },
             known: State { underlay, standing: Standing::Present, running: true },
             // Between the choice and here something may have changed already.
             stale: true,

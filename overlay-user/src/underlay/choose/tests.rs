@@ -1,14 +1,16 @@
 //! The choice as a table: what the operator said on what node, and what comes of it.
 
-use super::super::RouteInfo;
+use std::net::Ipv6Addr;
+
+use super::super::{MIN_OVERLAY_MTU, RouteInfo};
 use super::*;
 
-fn address(ip: &str) -> Address {
+fn address(ip: &str) -> Address<Ipv4Addr> {
     let ip: Ipv4Addr = ip.parse().unwrap();
-    Address { ip, link_local: ip.is_link_local(), permanent: true, deprecated: false }
+    Address { ip, link_local: ip.is_link_local(), permanent: true, unfit: false }
 }
 
-fn interface(name: &str, ifindex: u32, addresses: &[Address]) -> Interface {
+fn interface(name: &str, ifindex: u32, addresses: &[Address<Ipv4Addr>]) -> Interface {
     Interface {
         name: name.to_owned(),
         ifindex,
@@ -19,6 +21,7 @@ fn interface(name: &str, ifindex: u32, addresses: &[Address]) -> Interface {
         up: true,
         carrier: true,
         addresses: addresses.to_vec(),
+        ipv6_addresses: Vec::new(),
     }
 }
 
@@ -174,8 +177,8 @@ fn can_reach_takes_the_source_address_of_the_route() {
 #[test]
 fn an_interface_is_known_by_its_best_address() {
     let dynamic = |ip| Address { permanent: false, ..address(ip) };
-    let deprecated = |ip| Address { deprecated: true, ..address(ip) };
-    let cases: [(&[Address], Option<&str>); 5] = [
+    let deprecated = |ip| Address { unfit: true, ..address(ip) };
+    let cases: [(&[Address<Ipv4Addr>], Option<&str>); 5] = [
         (&[address("169.254.0.1"), dynamic("10.0.0.1")], Some("10.0.0.1")),
         (&[dynamic("10.0.0.1"), address("10.0.0.2")], Some("10.0.0.2")),
         (&[deprecated("10.0.0.1"), dynamic("10.0.0.2")], Some("10.0.0.2")),
@@ -205,10 +208,40 @@ fn an_underlay_address_inside_the_overlay_network_is_refused() {
 fn the_overlay_mtu_is_what_the_overhead_leaves_and_never_tiny() {
     let (interfaces, routes) = node();
     let mut underlay = choose(&interfaces, &routes, &UnderlayChoice::default()).unwrap();
-    assert_eq!(underlay.overlay_mtu(50).unwrap(), 1450);
+    assert_eq!(underlay.overlay_mtu(50, MIN_OVERLAY_MTU).unwrap(), 1450);
     underlay.mtu = 625;
-    let text = underlay.overlay_mtu(50).unwrap_err().to_string();
+    let text = underlay.overlay_mtu(50, MIN_OVERLAY_MTU).unwrap_err().to_string();
     assert!(text.contains("MTU 625 less 50 bytes") && text.contains("at least 626"), "{text}");
     underlay.mtu = 20;
-    assert!(underlay.overlay_mtu(28).is_err());
+    assert!(underlay.overlay_mtu(28, MIN_OVERLAY_MTU).is_err());
+}
+
+#[test]
+fn ipv6_comes_from_the_same_interface_where_it_is_asked_for() {
+    let (mut interfaces, routes) = node();
+    let address = |ip: &str, permanent, unfit| Address {
+        ip: ip.parse::<Ipv6Addr>().unwrap(),
+        link_local: false,
+        permanent,
+        unfit,
+    };
+    interfaces[1].ipv6_addresses =
+        vec![address("fd00::1", true, true), address("fd00::2", false, false), address("fd00::3", true, false)];
+    let end = |choice: &UnderlayChoice| {
+        let chosen = choose(&interfaces, &routes, choice).map_err(|error| error.to_string())?;
+        Ok::<_, String>(chosen.ipv6.map(|end| (end.address.to_string(), end.public_ip.to_string())))
+    };
+    let of = |iface: &str, public_ipv6: Option<&str>| UnderlayChoice {
+        iface: strings(&[iface]),
+        ipv6: true,
+        public_ipv6: public_ipv6.map(|ip| ip.parse().unwrap()),
+        ..UnderlayChoice::default()
+    };
+    let ends = |address: &str, public: &str| Ok(Some((address.to_owned(), public.to_owned())));
+    assert_eq!(end(&UnderlayChoice::default()), Ok(None), "nobody asked");
+    assert_eq!(end(&of("eth0", None)), ends("fd00::3", "fd00::3"), "permanent before dynamic, never an unfit one");
+    assert_eq!(end(&of("eth0", Some("2001:db8::9"))), ends("fd00::3", "2001:db8::9"));
+    assert_eq!(end(&of("eth1", None)), Ok(None), "IPv4 alone carries all");
+    let refused = end(&of("eth1", Some("2001:db8::9"))).unwrap_err();
+    assert!(refused.contains("eth1") && refused.contains("--public-ipv6 2001:db8::9"), "{refused}");
 }
