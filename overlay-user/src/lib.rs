@@ -25,6 +25,7 @@ pub mod endpoints;
 pub mod health;
 pub mod holder;
 pub mod http;
+mod interface_name;
 mod json;
 pub mod lease;
 pub mod link;

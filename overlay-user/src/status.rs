@@ -19,6 +19,7 @@ pub(crate) use self::{
 };
 use crate::{
     agent::state::{self, AgentState},
+    interface_name::interface_name,
     maps::LocalNodeMap,
     rundir::RunDir,
 };
@@ -151,8 +152,8 @@ impl NodeStatus {
         let network = Ipv4Network::new(node.network().0, node.network().1)?;
         Ok(Self {
             address: vtep.address,
-            underlay: name(node.underlay_ifindex),
-            overlay: name(node.overlay_ifindex),
+            underlay: interface_name(node.underlay_ifindex),
+            overlay: interface_name(node.overlay_ifindex),
             network,
             subnet,
             port: vtep.port,
@@ -160,10 +161,6 @@ impl NodeStatus {
             containers,
         })
     }
-}
-
-fn name(index: u32) -> Option<String> {
-    nix::net::if_::if_indextoname(index).ok()?.into_string().ok()
 }
 
 impl Counts {

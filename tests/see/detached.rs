@@ -1,5 +1,6 @@
 //! Programs that somebody detaches: the pins stay, so only the kernel knows. It is said wherever one looks, and mended.
 
+use nix::net::if_::if_indextoname;
 use overlay_tests::{
     attached,
     cluster::{Backend, Cluster, Settings},
@@ -74,6 +75,27 @@ fn a_containers_detached_program_is_a_problem_and_attached_again_but_traffic_flo
         assert_eq!(get(one, "/readyz").0, 200);
         ping(&one.container().netns, two.container().v4(), 1).unwrap();
         wait_until("the agent to attach it again", 4 * LIMIT, || attached_to(one, "from_container") == 1.0).unwrap();
+    });
+}
+
+#[test]
+fn a_container_that_leaves_while_no_agent_runs_is_gone_and_no_problem() {
+    on_two_nodes(&settings(Backend::Vxlan), |cluster| {
+        let node = &mut cluster.nodes_mut()[0];
+        let index = node.counters().endpoints().unwrap()[&node.container().v4()].ifindex();
+        node.stop_agent().unwrap();
+        let veth = node.netns().run(|| if_indextoname(index)).unwrap().into_string().unwrap();
+        node.netns().ip(&format!("link delete {veth}")).unwrap();
+        let (_, shown) = json(node);
+        let problems = shown["problems"].as_array().unwrap().as_slice();
+        assert!(matches!(problems, [only] if only.to_string().contains("no agent runs")), "{shown}");
+        let dumped =
+            output(node.overlay().args(["map", "dump", "ENDPOINTS", "--run-dir"]).arg(node.run_dir())).unwrap();
+        assert!(dumped.contains(&format!("{index} (gone)")), "{dumped}");
+        node.start_agent().unwrap();
+        let pins = || attached::links(node.run_dir()).unwrap().into_keys();
+        let forgotten = || pins().all(|pin| !pin.ends_with(&format!("-{index}")));
+        wait_until("its pins to be gone", LIMIT, forgotten).unwrap();
     });
 }
 

@@ -8,7 +8,6 @@ use std::{
     fmt::{self, Display, Formatter},
 };
 
-use nix::net::if_::if_indextoname;
 use overlay_common::Program;
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
     clsact::Clsact,
     pinned::Pinned,
 };
-use crate::{maps::LocalNodeMap, rundir::RunDir};
+use crate::{interface_name::interface_name, maps::LocalNodeMap, rundir::RunDir};
 
 /// Where a program is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +60,7 @@ fn read(run_dir: &RunDir, of: impl Fn(Program) -> bool) -> Result<Vec<Place>, Lo
     let clsact = Clsact::new(run_dir);
     let mut places = Vec::new();
     for &(program, index) in required.union(&pinned).filter(|(program, _)| of(*program)) {
-        let interface = if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned());
+        let interface = interface_name(index);
         if interface.is_none() && !required.contains(&(program, index)) {
             // What was attached to an interface that is gone is the agent's to forget.
             continue;

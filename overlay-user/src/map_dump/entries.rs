@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{DumpError, Entry, filter::About};
 use crate::{
+    interface_name::interface_name,
     mac::Mac,
     maps::{LocalNodeMap, bytes, each, each_per_cpu, each_slot, each_slot_per_cpu},
 };
@@ -214,8 +215,5 @@ fn network((address, prefix): (Ipv4Addr, u8)) -> String {
 
 /// The name of an interface, and its index when there is none of that name any more.
 pub(crate) fn interface(index: u32) -> String {
-    nix::net::if_::if_indextoname(index)
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| format!("{index} (gone)"))
+    interface_name(index).unwrap_or_else(|| format!("{index} (gone)"))
 }

@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use nix::net::if_::if_indextoname;
 use overlay_common::Endpoint;
 
 use crate::{
     endpoints::Endpoints,
+    interface_name::interface_name,
     loader::{ContainerProgram, Interface, LoadError, Programs},
     maps::{EndpointsMap, MapsError},
 };
@@ -29,8 +29,8 @@ pub(super) struct Containers {
     owners: BTreeMap<Ipv4Addr, Endpoint>,
     /// The programs on each veth, the most urgent first.
     programs: &'static [ContainerProgram],
-    /// What is attached to veths, by index, with the name that an index had then; none where an earlier agent has attached
-    /// it. The kernel gives an index to another interface when it is told to.
+    /// What is attached to veths, by index, with the name that an index had then; none where that is to be done again: an
+    /// earlier agent has attached it, or somebody has detached it. The kernel gives an index to another interface when it is told to.
     attached: BTreeMap<(ContainerProgram, u32), Option<String>>,
     /// What could not be attached and is to be tried again later, with the number of attempts.
     refused: BTreeMap<(ContainerProgram, u32), u32>,
@@ -55,8 +55,7 @@ impl Containers {
     pub(super) fn replace_all(&mut self, programs: &mut Programs) {
         for &(program, index) in self.attached.keys().filter(|(program, _)| self.programs.contains(program)) {
             // Whoever has left meanwhile needs no program.
-            let Ok(name) = if_indextoname(index) else { continue };
-            let name = name.to_string_lossy();
+            let Some(name) = interface_name(index) else { continue };
             if let Err(error) = programs.attach_container(program, Interface { name: &name, index }) {
                 tracing::debug!(%error, interface = %name, "program not replaced yet");
             }
@@ -81,9 +80,14 @@ impl Containers {
         });
     }
 
-    /// Takes note that a program is not attached to a container's veth any more.
-    pub(super) fn forget_attached(&mut self, program: &str, index: u32) {
-        self.attached.retain(|&(attached, veth), _| (attached.name(), veth) != (program, index));
+    /// Takes note that a program is not attached to a container's veth any more: it is due again. What is pinned is not
+    /// forgotten, since the container may leave before.
+    pub(super) fn was_detached(&mut self, program: &str, index: u32) {
+        for (&(attached, veth), name) in &mut self.attached {
+            if (attached.name(), veth) == (program, index) {
+                *name = None;
+            }
+        }
     }
 
     /// Waits until a program is to be attached: not at all, when one is; for ever, when all are.

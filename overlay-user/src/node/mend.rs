@@ -18,7 +18,7 @@ impl Node {
         for place in &missing {
             let (program, interface) = (place.program.name(), place.interface.as_deref());
             tracing::warn!(program, interface, "somebody has detached a program; attaching it again");
-            self.containers.forget_attached(program, place.index);
+            self.containers.was_detached(program, place.index);
         }
         if missing.iter().all(loader::Place::is_containers) { Ok(()) } else { self.attach().await }
     }
