@@ -11,7 +11,7 @@ type Maps = BTreeMap<String, (String, u32, u32, u32)>;
 
 /// Whether the document names the map in its last section: it is not part of the contract then.
 fn is_internal(name: &str) -> bool {
-    name.starts_with(".rodata") || ["AYA_LOGS", "EVENTS", "PACE", "TRACED"].contains(&name)
+    name.starts_with(".rodata") || ["AYA_LOGS", "EVENTS", "PACE", "SCRATCH", "TRACED"].contains(&name)
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn the_table_of_maps_equals_the_object() {
 fn every_map_has_a_section() {
     let document = include_str!("../bpf-maps.md");
     for name in documented(document).keys() {
-        assert!(document.contains(&format!("\n## {name}\n")), "no section on {name}");
+        assert!(document.contains(&format!("\n## {}\n", name.trim_end_matches("_V6"))), "no section on {name}");
     }
 }
 
@@ -100,7 +100,7 @@ fn a_cost_that_has_grown_is_seen() {
     }
 }
 
-fn sorted(names: [&str; 9]) -> Vec<String> {
+fn sorted(names: [&str; 14]) -> Vec<String> {
     let mut names = names.map(str::to_owned).to_vec();
     names.sort();
     names

@@ -1,67 +1,68 @@
 //! Flows that netfilter has let through unchanged: what the fast path knows of them.
 
-use core::net::Ipv4Addr;
+use crate::{Address, address::FIBONACCI};
 
-/// How many entries `FLOWS` has unless the agent is told otherwise.
+/// How many entries `FLOWS` has (and `FLOWS_V6`, where the overlay has IPv6) unless the agent is told otherwise.
 pub const MAX_FLOWS: u32 = 65_536;
 
-/// How many entries `CANDIDATES` has unless the agent is told otherwise.
+/// The same of `CANDIDATES` and `CANDIDATES_V6`, unless the agent is told otherwise.
 pub const MAX_CANDIDATES: u32 = 16_384;
 
-/// A TCP or UDP flow as the container on this node sees it. Key of `FLOWS` and `CANDIDATES`.
+/// A TCP or UDP flow as the container on this node sees it. Key of the tables of flows of each family.
 ///
 /// One key serves both directions: what the container sends and what it receives.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FlowKey {
-    local: [u8; 4],
-    remote: [u8; 4],
+pub struct FlowKey<A = [u8; 4]> {
+    local: A,
+    remote: A,
     local_port: [u8; 2],
     remote_port: [u8; 2],
     protocol: u8,
     _pad: [u8; 3],
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 16 && align_of::<FlowKey>() == 1);
+const _: () = assert!(size_of::<FlowKey<[u8; 4]>>() == 16 && align_of::<FlowKey<[u8; 4]>>() == 1);
+const _: () = assert!(size_of::<FlowKey<[u8; 16]>>() == 40 && align_of::<FlowKey<[u8; 16]>>() == 1);
 
-impl FlowKey {
+impl<A: Address> FlowKey<A> {
     /// The flow between `local`, a container here, and `remote`, one on another node. Ports in network order.
     #[must_use]
     #[inline(always)]
-    pub const fn new(protocol: u8, local: ([u8; 4], [u8; 2]), remote: ([u8; 4], [u8; 2])) -> Self {
+    pub const fn new(protocol: u8, local: (A, [u8; 2]), remote: (A, [u8; 2])) -> Self {
         Self { local: local.0, remote: remote.0, local_port: local.1, remote_port: remote.1, protocol, _pad: [0; 3] }
     }
 
     /// What packets share that are not known to belong to a TCP or UDP flow, fragments for one: their addresses.
     #[must_use]
     #[inline(always)]
-    pub const fn of_addresses(local: [u8; 4], remote: [u8; 4]) -> Self {
+    pub const fn of_addresses(local: A, remote: A) -> Self {
         Self::new(0, (local, [0; 2]), (remote, [0; 2]))
     }
 
     /// A hash that is the same for all packets of the flow. The kernel's own costs more: it dissects the packet.
     #[must_use]
     #[inline(always)]
-    pub const fn hash(&self) -> u32 {
-        let ports = u16::from_ne_bytes(self.local_port) as u32 | (u16::from_ne_bytes(self.remote_port) as u32) << 16;
-        let addresses = u32::from_ne_bytes(self.local) as u64 | (u32::from_ne_bytes(self.remote) as u64) << 32;
-        // Fibonacci hashing, once for each half of the key: every bit of it reaches the upper half of the product.
-        let mixed = addresses.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    pub fn hash(&self) -> u32 {
+        let ports =
+            u32::from(u16::from_ne_bytes(self.local_port)) | u32::from(u16::from_ne_bytes(self.remote_port)) << 16;
+        // Once for each half of the key: every bit of it reaches the upper half of the product.
+        let mixed = A::mix(self.local, self.remote).wrapping_mul(FIBONACCI);
         let mixed =
-            (mixed ^ (mixed >> 32) ^ ports as u64 ^ ((self.protocol as u64) << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed ^ (mixed >> 32) ^ u64::from(ports) ^ (u64::from(self.protocol) << 40)).wrapping_mul(FIBONACCI);
         (mixed >> 32) as u32
     }
 
     /// The container here: address and port.
     #[must_use]
-    pub const fn local(&self) -> (Ipv4Addr, u16) {
-        endpoint(self.local, self.local_port)
+    pub fn local(&self) -> (A::Ip, u16) {
+        (self.local.ip(), u16::from_be_bytes(self.local_port))
     }
 
     /// The container on the other node: address and port.
     #[must_use]
-    pub const fn remote(&self) -> (Ipv4Addr, u16) {
-        endpoint(self.remote, self.remote_port)
+    pub fn remote(&self) -> (A::Ip, u16) {
+        (self.remote.ip(), u16::from_be_bytes(self.remote_port))
     }
 
     /// IP protocol number: TCP or UDP.
@@ -69,10 +70,6 @@ impl FlowKey {
     pub const fn protocol(&self) -> u8 {
         self.protocol
     }
-}
-
-const fn endpoint([a, b, c, d]: [u8; 4], port: [u8; 2]) -> (Ipv4Addr, u16) {
-    (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(port))
 }
 
 /// When something was last seen, in ticks of 2^20 ns (1.05 ms) since boot; 0 is never. Wraps after 52 days.
@@ -113,7 +110,7 @@ impl Sightings {
     }
 }
 
-/// What is known of a flow. Value of `FLOWS` and `CANDIDATES`.
+/// What is known of a flow. Value of the same tables.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flow {
@@ -136,7 +133,7 @@ impl Flow {
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)` over byte arrays, no padding (asserted above), every bit pattern is valid.
-unsafe impl aya::Pod for FlowKey {}
+unsafe impl<A: Address> aya::Pod for FlowKey<A> {}
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)` over four `u32`, no padding (asserted above), every bit pattern is valid.
@@ -148,18 +145,42 @@ mod tests {
 
     const TTL: Ticks = 1600;
 
+    /// How many of 1024 bins the flows fall into that `key` makes of a host and a port.
+    fn spread<A: Address>(
+        key: impl Fn(u8, u16) -> FlowKey<A>,
+        flow: impl Fn(u16) -> (u8, u16),
+    ) -> std::collections::BTreeSet<u32> {
+        let hash = |number| {
+            let (host, port) = flow(number);
+            key(host, port).hash() >> 22
+        };
+        (0..1024).map(hash).collect()
+    }
+
     #[test]
     fn flows_that_differ_in_one_port_or_one_address_spread() {
-        let key =
+        let v4 =
             |host: u8, port: u16| FlowKey::new(6, ([10, 1, 2, host], port.to_be_bytes()), ([10, 1, 7, 3], [0, 80]));
-        let spread = |keys: std::vec::Vec<FlowKey>| {
-            let hashes: std::collections::BTreeSet<u32> = keys.iter().map(|key| key.hash() >> 22).collect();
-            hashes.len()
-        };
+        let address = |subnet, host| [0xfd, 0, 0, 1, 0, 0, 0, subnet, 0, 0, 0, 0, 0, 0, 0, host];
+        let v6 =
+            |host: u8, port: u16| FlowKey::new(6, (address(2, host), port.to_be_bytes()), (address(7, 3), [0, 80]));
+        let (ports, both) = (|number| (2, 32_768 + number), |number: u16| ((number % 32) as u8, 40_000 + number / 32));
         // 1024 balls into 1024 bins leave a third of them empty.
-        let ports = spread((0..1024).map(|port| key(2, 32_768 + port)).collect());
-        let both = spread((0..1024_u16).map(|n| key((n % 32) as u8, 40_000 + n / 32)).collect());
-        assert!(ports > 550 && both > 550, "{ports} and {both} of 1024");
+        for bins in [spread(v4, ports), spread(v4, both), spread(v6, ports), spread(v6, both)] {
+            assert!(bins.len() > 550, "{} of 1024", bins.len());
+        }
+    }
+
+    #[test]
+    fn every_part_of_an_ipv6_address_counts() {
+        let of = |at: usize, local: bool| {
+            let mut address = [0xfd; 16];
+            address[at] ^= 1;
+            if local { FlowKey::of_addresses(address, [7; 16]) } else { FlowKey::of_addresses([7; 16], address) }
+        };
+        let keys = (0..16).flat_map(|at| [of(at, true), of(at, false)]);
+        let hashes: std::collections::BTreeSet<u32> = keys.map(|key| key.hash()).collect();
+        assert_eq!(hashes.len(), 32);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! Everything here is `no_std`, does no I/O and has no `unsafe` beyond the `Pod` markers. The rules that every
 //! type which crosses the border keeps:
 //!
-//! - Addresses, ports and network numbers are bytes in **network order**; only [`core::net::Ipv4Addr`] and host
-//!   integers leave the getters.
+//! - Addresses, ports and network numbers are bytes in **network order**; only the types of [`core::net`] and
+//!   host integers leave the getters that are for people. A node's address on the underlay is an [`UnderlayAddress`],
+//!   of either family; what is inside the overlay keeps the length that it has on the wire, and is generic over [`Address`].
 //! - What the kernel API itself counts in host order (interface indexes, counters) is a `u32` or `u64` in host order.
 //! - Padding is written out and zero; no `bool`, no `usize`; the layout is asserted beside the type.
 //!
@@ -14,25 +15,35 @@
 #[cfg(test)]
 extern crate std;
 
+mod address;
+#[cfg(test)]
+mod bytes;
 mod ecn;
 mod endpoint;
 mod event;
 mod flow;
+mod ip;
 mod neighbour;
 mod node;
+mod node_subnets;
 mod outer;
+mod range;
 mod reason;
 mod route;
 mod selection;
 mod traffic;
 
+pub use address::{Address, UnderlayAddress};
 pub use ecn::{CeOnNotEct, decapsulated_tos};
 pub use endpoint::Endpoint;
 pub use event::{Event, Program, Slow, Step, Tuple};
 pub use flow::{Flow, FlowKey, MAX_CANDIDATES, MAX_FLOWS, Sightings, Ticks};
+pub use ip::{IpHeader, ipv4_checksum, updated_checksum};
 pub use neighbour::Neighbour;
-pub use node::{Encapsulation, LocalNode, Vtep};
-pub use outer::{FlowLabel, IPV4_HEADER, UdpHeaders, VxlanHeaders, ipv4_checksum, updated_checksum, with_tos_and_ttl};
+pub use node::{Device, Encapsulation, Family, LocalNode, Vtep};
+pub use node_subnets::NodeSubnets;
+pub use outer::{FlowLabel, UdpHeaders, VXLAN_INNER_OFFSET, VxlanHeaders};
+pub use range::Range;
 pub use reason::{Advice, Reason};
 pub use route::Route;
 pub use selection::{Pace, Selection};

@@ -1,21 +1,19 @@
 //! [`Neighbour`]: the Ethernet addresses of the way to a node, as the kernel knew them a moment ago.
 
-use core::net::Ipv4Addr;
-
-use crate::Ticks;
+use crate::{Ticks, UnderlayAddress};
 
 /// How outer packets for one node travel on the underlay. Value of `NEIGHBOURS`, one per CPU.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Neighbour {
-    next_hop: [u8; 4],
+    next_hop: UnderlayAddress,
     destination: [u8; 6],
     source: [u8; 6],
     read_at: Ticks,
     packets: u32,
 }
 
-const _: () = assert!(size_of::<Neighbour>() == 24 && align_of::<Neighbour>() == 4);
+const _: () = assert!(size_of::<Neighbour>() == 36 && align_of::<Neighbour>() == 4);
 
 impl Neighbour {
     /// How many there is room for, on each CPU.
@@ -27,12 +25,12 @@ impl Neighbour {
 
     /// Notes the way to `next_hop`, read at `now`: frames go to `destination`, with `source` as their sender.
     #[inline(always)]
-    pub fn note(&mut self, next_hop: Ipv4Addr, (destination, source): ([u8; 6], [u8; 6]), now: Ticks) {
-        *self = Self { next_hop: next_hop.octets(), destination, source, read_at: now, packets: self.packets };
+    pub fn note(&mut self, next_hop: UnderlayAddress, (destination, source): ([u8; 6], [u8; 6]), now: Ticks) {
+        (self.next_hop, self.destination, self.source, self.read_at) = (next_hop, destination, source, now);
     }
 
-    /// Counts `packets` more that take this way, and returns how many took it before: their IPv4 identification starts
-    /// there. Segments of one super-packet count up, and so does what follows it: then receivers can merge them all.
+    /// Counts `packets` more that take this way, and returns how many took it before: where their identifications start,
+    /// if it is IPv4. Segments of one super-packet count up, and so does what follows it: then receivers can merge them all.
     #[inline(always)]
     pub fn count(&mut self, packets: u64) -> u16 {
         let before = self.packets;
@@ -43,23 +41,22 @@ impl Neighbour {
     /// Where `next_hop` is noted. Another node may claim the same place; the later one has it then.
     #[must_use]
     #[inline(always)]
-    pub const fn slot(next_hop: Ipv4Addr) -> u32 {
+    pub const fn slot(next_hop: UnderlayAddress) -> u32 {
         // Nodes of one rack differ in the last bytes: spread by Knuth's multiplicative hash.
-        u32::from_be_bytes(next_hop.octets()).wrapping_mul(0x9e37_79b1) >> (32 - Self::SLOTS.ilog2())
+        next_hop.low().wrapping_mul(0x9e37_79b1) >> (32 - Self::SLOTS.ilog2())
     }
 
     /// Whether this says how to reach `next_hop` at `now`.
     #[must_use]
     #[inline(always)]
-    pub fn leads_to(&self, next_hop: Ipv4Addr, now: Ticks) -> bool {
-        self.next_hop == next_hop.octets() && now.wrapping_sub(self.read_at) < Self::FRESH
+    pub fn leads_to(&self, next_hop: UnderlayAddress, now: Ticks) -> bool {
+        self.next_hop == next_hop && now.wrapping_sub(self.read_at) < Self::FRESH
     }
 
-    /// The node that this is about; 0.0.0.0 where nothing was noted.
+    /// The node that this is about; unspecified where nothing was noted.
     #[must_use]
-    pub const fn next_hop(&self) -> Ipv4Addr {
-        let [a, b, c, d] = self.next_hop;
-        Ipv4Addr::new(a, b, c, d)
+    pub const fn next_hop(&self) -> UnderlayAddress {
+        self.next_hop
     }
 
     /// MAC address of the node, or of the router to it.
@@ -95,43 +92,52 @@ unsafe impl aya::Pod for Neighbour {}
 
 #[cfg(test)]
 mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
     use std::collections::BTreeSet;
 
     use super::*;
 
-    const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
+    fn node() -> UnderlayAddress {
+        Ipv4Addr::new(192, 168, 50, 1).into()
+    }
 
     fn read_at(now: Ticks) -> Neighbour {
         let mut neighbour = Neighbour::default();
-        neighbour.note(NODE, ([2; 6], [4; 6]), now);
+        neighbour.note(node(), ([2; 6], [4; 6]), now);
         neighbour
     }
 
     #[test]
     fn the_kernel_is_believed_for_a_moment() {
         let neighbour = read_at(1000);
-        assert!(neighbour.leads_to(NODE, 1000) && neighbour.leads_to(NODE, 1000 + Neighbour::FRESH - 1));
-        assert!(!neighbour.leads_to(NODE, 1000 + Neighbour::FRESH));
-        assert!(read_at(u32::MAX).leads_to(NODE, 5), "the clock wraps");
+        assert!(neighbour.leads_to(node(), 1000) && neighbour.leads_to(node(), 1000 + Neighbour::FRESH - 1));
+        assert!(!neighbour.leads_to(node(), 1000 + Neighbour::FRESH));
+        assert!(read_at(u32::MAX).leads_to(node(), 5), "the clock wraps");
     }
 
     #[test]
     fn another_node_in_the_same_slot_is_not_taken_for_this_one() {
-        assert!(!read_at(1000).leads_to(Ipv4Addr::new(192, 168, 50, 2), 1000));
+        assert!(!read_at(1000).leads_to(Ipv4Addr::new(192, 168, 50, 2).into(), 1000));
     }
 
     #[test]
     fn identifications_go_on_where_they_were_when_the_way_is_read_again() {
         let mut neighbour = read_at(1000);
         assert_eq!((neighbour.count(44), neighbour.count(1)), (0, 44));
-        neighbour.note(NODE, ([2; 6], [4; 6]), 1200);
+        neighbour.note(node(), ([2; 6], [4; 6]), 1200);
         assert_eq!(neighbour.count(1), 45);
     }
 
     #[test]
     fn the_nodes_of_a_rack_have_slots_of_their_own() {
-        let slots: BTreeSet<u32> = (0..=255).map(|host| Neighbour::slot(Ipv4Addr::new(10, 0, 7, host))).collect();
-        assert_eq!(slots.len(), 256);
-        assert!(slots.iter().all(|slot| *slot < Neighbour::SLOTS));
+        let rack: [fn(u8) -> UnderlayAddress; 2] = [
+            |host| Ipv4Addr::new(10, 0, 7, host).into(),
+            |host| Ipv6Addr::new(0xfd50, 0, 0, 7, 0, 0, 0, host.into()).into(),
+        ];
+        for node in rack {
+            let slots: BTreeSet<u32> = (0..=255).map(|host| Neighbour::slot(node(host))).collect();
+            assert_eq!(slots.len(), 256);
+            assert!(slots.iter().all(|slot| *slot < Neighbour::SLOTS));
+        }
     }
 }

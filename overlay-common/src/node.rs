@@ -1,33 +1,34 @@
 //! [`LocalNode`]: this node as the programs see it.
 
-use core::net::Ipv4Addr;
+use crate::{Address, Range};
 
 /// How inner packets travel between nodes; the cluster's network config chooses it.
 #[repr(u8)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encapsulation {
-    /// The inner IPv4 packet is the whole UDP payload (flannel's `udp` backend).
+    /// The inner IPv4 packet is the whole UDP payload (flannel's `udp` backend). IPv4 alone, inside and outside.
     Udp = 0,
     /// RFC 7348: VXLAN header, inner Ethernet header, inner packet.
     Vxlan = 1,
 }
 
 impl Encapsulation {
-    /// Bytes that encap adds in front of an inner IP packet over an IPv4 underlay.
+    /// Bytes that encap adds in front of an inner IP packet, over an underlay with addresses `A`.
     #[must_use]
-    pub const fn overhead(self) -> u16 {
+    pub const fn overhead<A: Address>(self) -> u16 {
+        let ip = if A::IS_IPV4 { 20 } else { 40 };
         match self {
-            Self::Udp => 28,
-            Self::Vxlan => 50,
+            Self::Udp => ip + 8,
+            Self::Vxlan => ip + 8 + 8 + 14,
         }
     }
 }
 
-/// This node's tunnel end: where outer packets come from and go to.
+/// This node's tunnel end over one family: where outer packets come from and go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Vtep {
+pub struct Vtep<A: Address = [u8; 4]> {
     /// The node's underlay address: outer source of what it sends, outer destination of what it accepts.
-    pub address: Ipv4Addr,
+    pub address: A::Ip,
     /// The MAC address of the overlay device.
     pub mac: [u8; 6],
     /// The UDP port on every node of the cluster.
@@ -36,189 +37,189 @@ pub struct Vtep {
     pub vni: u32,
 }
 
+/// An overlay device of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Its interface index.
+    pub ifindex: u32,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+}
+
+/// What this node has of one family: inside, its range of the overlay; outside, its tunnel end. Zero where it has none.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Family<A> {
+    overlay_ifindex: u32,
+    address: A,
+    range: Range<A>,
+    mac: [u8; 6],
+    mtu: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Family<[u8; 4]>>() == 32 && align_of::<Family<[u8; 4]>>() == 4);
+const _: () = assert!(size_of::<Family<[u8; 16]>>() == 92 && align_of::<Family<[u8; 16]>>() == 4);
+
+impl<A> Family<A> {
+    #[inline(always)]
+    const fn device(&self) -> Device {
+        Device { ifindex: self.overlay_ifindex, mac: self.mac }
+    }
+}
+
 /// This node as the programs see it. The one value of `LOCAL_NODE`.
-///
-/// All subnets of a network have one length, so one mask serves for our own subnet and for every remote one.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalNode {
     /// Interface index of the underlay interface.
     pub underlay_ifindex: u32,
-    /// Interface index of the overlay device.
-    pub overlay_ifindex: u32,
-    address: [u8; 4],
-    network: [u8; 4],
-    network_mask: [u8; 4],
-    subnet: [u8; 4],
-    subnet_mask: [u8; 4],
-    mac: [u8; 6],
+    pub(crate) v4: Family<[u8; 4]>,
+    pub(crate) v6: Family<[u8; 16]>,
     port: [u8; 2],
     vni: [u8; 3],
-    _pad: [u8; 1],
-    mtu: [u8; 2],
-    _pad2: [u8; 2],
+    _pad: [u8; 3],
 }
 
-const _: () = assert!(size_of::<LocalNode>() == 44 && align_of::<LocalNode>() == 4);
+const _: () = assert!(size_of::<LocalNode>() == 136 && align_of::<LocalNode>() == 4);
 
 impl LocalNode {
-    /// Describes a node whose VTEP is `vtep` and that owns `subnet` of `network`, both given as network address
-    /// and prefix length in bits. `overlay` is the index of the overlay device and the MTU, in bytes, of the fast path.
+    /// A node on the underlay interface `underlay_ifindex`, which has neither family yet.
     #[must_use]
-    pub const fn new(
-        vtep: &Vtep,
-        network: (Ipv4Addr, u8),
-        subnet: (Ipv4Addr, u8),
-        underlay_ifindex: u32,
-        overlay: (u32, u16),
-    ) -> Self {
+    pub fn new(underlay_ifindex: u32) -> Self {
+        let (v4, v6) = (Family::default(), Family::default());
+        Self { underlay_ifindex, v4, v6, port: [0; 2], vni: [0; 3], _pad: [0; 3] }
+    }
+
+    /// The same with a tunnel end over one family, whose overlay device is interface `overlay_ifindex`. Port and VNI are
+    /// those of the cluster, so of both tunnel ends.
+    #[must_use]
+    pub fn over<A: Address>(mut self, vtep: &Vtep<A>, overlay_ifindex: u32) -> Self {
         let [_, vni @ ..] = vtep.vni.to_be_bytes();
-        Self {
-            underlay_ifindex,
-            overlay_ifindex: overlay.0,
-            address: vtep.address.octets(),
-            network: network.0.octets(),
-            network_mask: mask(network.1),
-            subnet: subnet.0.octets(),
-            subnet_mask: mask(subnet.1),
-            mac: vtep.mac,
-            port: vtep.port.to_be_bytes(),
-            vni,
-            _pad: [0],
-            mtu: overlay.1.to_be_bytes(),
-            _pad2: [0; 2],
-        }
+        (self.port, self.vni) = (vtep.port.to_be_bytes(), vni);
+        let family = A::family_mut(&mut self);
+        (family.overlay_ifindex, family.address, family.mac) = (overlay_ifindex, A::of(vtep.address), vtep.mac);
+        self
     }
 
-    /// This node's tunnel end.
+    /// The same with an inner family: `range` of its addresses, and the `mtu` in bytes of the fast path.
+    #[must_use]
+    pub fn with<A: Address>(mut self, range: Range<A>, mtu: u16) -> Self {
+        let family = A::family_mut(&mut self);
+        (family.range, family.mtu) = (range, mtu.to_be_bytes());
+        self
+    }
+
+    /// This node's tunnel end over one family; the address is zero when it has none.
     #[must_use]
     #[inline(always)]
-    pub const fn vtep(&self) -> Vtep {
-        let [a, b, c, d] = self.address;
-        Vtep {
-            address: Ipv4Addr::new(a, b, c, d),
-            mac: self.mac,
-            port: u16::from_be_bytes(self.port),
-            vni: u32::from_be_bytes([0, self.vni[0], self.vni[1], self.vni[2]]),
-        }
+    pub fn vtep<A: Address>(&self) -> Vtep<A> {
+        let family = A::family(self);
+        Vtep { address: family.address.ip(), mac: family.mac, port: self.port(), vni: self.vni() }
     }
 
-    /// The largest packet in bytes that the fast path carries: the overlay MTU, unless a bridge on the way to a container
-    /// has a smaller one.
+    /// The address of that tunnel end, as it is on the wire.
     #[must_use]
     #[inline(always)]
-    pub const fn mtu(&self) -> u16 {
-        u16::from_be_bytes(self.mtu)
+    pub fn address<A: Address>(&self) -> A {
+        A::family(self).address
     }
 
-    /// The overlay network: its network address and its prefix length in bits.
-    #[must_use]
-    pub const fn network(&self) -> (Ipv4Addr, u8) {
-        prefix(self.network, self.network_mask)
-    }
-
-    /// The subnet that this node owns: its network address and its prefix length in bits.
-    #[must_use]
-    pub const fn subnet(&self) -> (Ipv4Addr, u8) {
-        prefix(self.subnet, self.subnet_mask)
-    }
-
-    /// Whether `address` lies in the overlay network.
+    /// The overlay device of the tunnels over one family, if there is one.
     #[must_use]
     #[inline(always)]
-    pub fn in_network(&self, address: Ipv4Addr) -> bool {
-        masked(address, self.network_mask) == self.network
+    pub fn device<A: Address>(&self) -> Option<Device> {
+        let device = A::family(self).device();
+        if device.ifindex == 0 { None } else { Some(device) }
     }
 
-    /// Whether `address` lies in the subnet that this node owns.
+    /// The overlay device that inner packets of one family use as a rule: that of the same family outside, if there is one.
     #[must_use]
     #[inline(always)]
-    pub fn in_subnet(&self, address: Ipv4Addr) -> bool {
-        masked(address, self.subnet_mask) == self.subnet
+    pub fn usual_device<A: Address>(&self) -> Device {
+        self.device::<A>().unwrap_or_else(|| A::Other::family(self).device())
     }
 
-    /// Whether the node claims its subnet; it does not after another node has taken it.
+    /// Every overlay device.
+    pub fn devices(&self) -> impl Iterator<Item = Device> {
+        [self.device::<[u8; 4]>(), self.device::<[u8; 16]>()].into_iter().flatten()
+    }
+
+    /// The overlay's addresses of one family.
     #[must_use]
     #[inline(always)]
-    pub fn claims_subnet(&self) -> bool {
-        self.subnet != [0; 4]
+    pub fn range<A: Address>(&self) -> &Range<A> {
+        &A::family(self).range
     }
 
-    /// The subnet that `address` lies in, as a key of `ROUTES`.
+    /// The largest inner packet in bytes of one family that the fast path carries: the overlay MTU, unless a bridge on the
+    /// way to a container has a smaller one.
     #[must_use]
     #[inline(always)]
-    pub fn subnet_of(&self, address: Ipv4Addr) -> [u8; 4] {
-        masked(address, self.subnet_mask)
+    pub fn mtu<A: Address>(&self) -> u16 {
+        u16::from_be_bytes(A::family(self).mtu)
     }
-}
 
-const fn mask(length: u8) -> [u8; 4] {
-    match u32::MAX.checked_shl(32 - length as u32) {
-        Some(mask) => mask.to_be_bytes(),
-        None => [0; 4],
+    /// The UDP port on every node of the cluster; 0 as long as the agent has not told who this node is.
+    #[must_use]
+    #[inline(always)]
+    pub const fn port(&self) -> u16 {
+        u16::from_be_bytes(self.port)
     }
-}
 
-const fn prefix([a, b, c, d]: [u8; 4], mask: [u8; 4]) -> (Ipv4Addr, u8) {
-    (Ipv4Addr::new(a, b, c, d), u32::from_be_bytes(mask).count_ones() as u8)
-}
-
-#[inline(always)]
-fn masked(address: Ipv4Addr, mask: [u8; 4]) -> [u8; 4] {
-    (u32::from_ne_bytes(address.octets()) & u32::from_ne_bytes(mask)).to_ne_bytes()
+    /// The VXLAN network number; 0 for other encapsulations.
+    #[must_use]
+    #[inline(always)]
+    pub const fn vni(&self) -> u32 {
+        u32::from_be_bytes([0, self.vni[0], self.vni[1], self.vni[2]])
+    }
 }
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)`, no implicit padding (44 bytes are the sum of the fields), every bit pattern is valid.
+// SAFETY: `repr(C)`, no implicit padding (136 bytes are the sum of the fields), every bit pattern is valid.
 unsafe impl aya::Pod for LocalNode {}
 
 #[cfg(test)]
 mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
-    fn node(network_len: u8, subnet_len: u8) -> LocalNode {
-        let vtep =
-            Vtep { address: Ipv4Addr::new(192, 168, 50, 1), mac: [2, 0, 0, 0, 0, 1], port: 8472, vni: 0xAB_CDEF };
-        LocalNode::new(
-            &vtep,
-            (Ipv4Addr::new(10, 1, 0, 0), network_len),
-            (Ipv4Addr::new(10, 1, 15, 0), subnet_len),
-            3,
-            (4, 1450),
-        )
+    const V4: Vtep =
+        Vtep { address: Ipv4Addr::new(192, 168, 50, 1), mac: [2, 0, 0, 0, 0, 1], port: 8472, vni: 0xAB_CDEF };
+    const V6: Vtep<[u8; 16]> = Vtep {
+        address: Ipv6Addr::new(0xfd50, 0, 0, 0, 0, 0, 0, 1),
+        mac: [2, 0, 0, 0, 0, 6],
+        port: 8472,
+        vni: 0xAB_CDEF,
+    };
+
+    #[test]
+    fn the_tunnel_ends_survive_the_trip_through_the_map_value() {
+        let node = LocalNode::new(3).over(&V4, 4).over(&V6, 6);
+        assert_eq!((node.vtep(), node.vtep()), (V4, V6));
+        assert_eq!((node.address(), node.address()), (V4.address.octets(), V6.address.octets()));
+        assert_eq!(node.device::<[u8; 16]>(), Some(Device { ifindex: 6, mac: V6.mac }));
     }
 
     #[test]
-    fn the_vtep_survives_the_trip_through_the_map_value() {
-        let vtep = node(16, 24).vtep();
-        assert_eq!((vtep.vni, vtep.port), (0xAB_CDEF, 8472));
-        assert_eq!(vtep.address, Ipv4Addr::new(192, 168, 50, 1));
-        assert_eq!(node(16, 24).network(), (Ipv4Addr::new(10, 1, 0, 0), 16));
-        assert_eq!(node(16, 24).subnet(), (Ipv4Addr::new(10, 1, 15, 0), 24));
+    fn without_a_device_of_its_own_a_family_uses_the_other_ones() {
+        let used = |node: LocalNode| (node.usual_device::<[u8; 4]>().ifindex, node.usual_device::<[u8; 16]>().ifindex);
+        assert_eq!(used(LocalNode::new(3).over(&V4, 4).over(&V6, 6)), (4, 6));
+        assert_eq!(used(LocalNode::new(3).over(&V4, 4)), (4, 4));
+        assert_eq!(used(LocalNode::new(3).over(&V6, 6)), (6, 6));
     }
 
     #[test]
-    fn membership_follows_the_prefix_lengths() {
-        let node = node(16, 24);
-        assert!(node.in_network(Ipv4Addr::new(10, 1, 255, 255)));
-        assert!(!node.in_network(Ipv4Addr::new(10, 2, 0, 0)));
-        assert!(node.in_subnet(Ipv4Addr::new(10, 1, 15, 255)));
-        assert!(!node.in_subnet(Ipv4Addr::new(10, 1, 16, 0)));
-        assert_eq!(node.subnet_of(Ipv4Addr::new(10, 1, 77, 9)), [10, 1, 77, 0]);
+    fn each_family_has_its_own_range_and_mtu() {
+        let v4 = Range::<[u8; 4]>::new((Ipv4Addr::new(10, 1, 0, 0), 16), (Ipv4Addr::new(10, 1, 15, 0), 24));
+        let node = LocalNode::new(3).over(&V4, 4).with(v4, 1450);
+        assert_eq!((node.range(), node.mtu::<[u8; 4]>()), (&v4, 1450));
+        assert!(!node.range::<[u8; 16]>().is_on());
     }
 
     #[test]
-    fn a_subnet_that_begins_at_0_is_none() {
-        assert!(node(16, 24).claims_subnet());
-        let vtep = node(16, 24).vtep();
-        let network = (Ipv4Addr::new(10, 1, 0, 0), 16);
-        assert!(!LocalNode::new(&vtep, network, (Ipv4Addr::UNSPECIFIED, 24), 3, (4, 1450)).claims_subnet());
-    }
-
-    #[test]
-    fn masks_cover_the_whole_range_of_lengths() {
-        assert_eq!(mask(0), [0; 4]);
-        assert_eq!(mask(32), [255; 4]);
-        assert_eq!(mask(22), [255, 255, 252, 0]);
+    fn the_overhead_is_that_of_the_outer_family() {
+        let overheads = |kind: Encapsulation| (kind.overhead::<[u8; 4]>(), kind.overhead::<[u8; 16]>());
+        assert_eq!((overheads(Encapsulation::Udp).0, overheads(Encapsulation::Vxlan)), (28, (50, 70)));
     }
 }

@@ -10,13 +10,14 @@ pub use self::advice::Advice;
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Encap: something other than IPv4 was sent into the overlay device.
+    /// Encap: something other than IPv4 or, where the overlay has it, IPv6 was sent into the overlay device. The name is older
+    /// than IPv6 here.
     NotIpv4 = 0,
     /// The packet ends inside a header.
     Truncated = 1,
     /// A length field contradicts the packet.
     BadLength = 2,
-    /// An IP header that no IP stack accepts: wrong version, or shorter than 20 bytes.
+    /// An IP header that no IP stack accepts: wrong version, or shorter than it must be.
     BadHeader = 3,
     /// Encap: broadcast, multicast, loopback, link-local or reserved destination.
     NotUnicast = 4,
@@ -41,7 +42,7 @@ pub enum Reason {
     WrongVni = 13,
     /// Decap: VXLAN flags other than "VNI present" alone.
     BadVxlanFlags = 14,
-    /// Decap: the tunnel carries something other than IPv4.
+    /// Decap: the tunnel carries something other than IPv4 or, where the overlay has it, IPv6.
     InnerNotIpv4 = 15,
     /// Decap: a packet from an overlay address came in on the underlay without being encapsulated.
     NotEncapsulated = 16,
@@ -53,8 +54,8 @@ pub enum Reason {
     WrongVtepMac = 19,
     /// Decap: the kernel has decapsulated a packet that did not come by the underlay interface to our VTEP.
     NotAccepted = 20,
-    /// A container sends with the address of another container or of the node, in an IPv4 packet or in ARP, or hides
-    /// its source address where the kernel would still find it.
+    /// A container sends with the address of another container or of the node, in an IP packet, ARP or neighbour discovery,
+    /// speaks as a router, or hides something of that where the kernel would still find it.
     SpoofedNeighbour = 21,
 }
 
@@ -99,7 +100,7 @@ impl Reason {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            Self::NotIpv4 => "not IPv4",
+            Self::NotIpv4 => "not of the overlay's IP families",
             Self::Truncated => "ends inside a header",
             Self::BadLength => "length field contradicts the packet",
             Self::BadHeader => "malformed IP header",
@@ -114,7 +115,7 @@ impl Reason {
             Self::DestinationNotOurs => "inner destination outside our subnet",
             Self::WrongVni => "wrong VNI",
             Self::BadVxlanFlags => "unknown VXLAN flags",
-            Self::InnerNotIpv4 => "inner packet is not IPv4",
+            Self::InnerNotIpv4 => "inner packet not of the overlay's IP families",
             Self::NotEncapsulated => "overlay source on a bare underlay packet",
             Self::CeOnNotEct => "congestion mark on a packet without ECN",
             Self::DecapRefused => "kernel refused to decapsulate",

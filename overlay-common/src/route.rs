@@ -1,18 +1,18 @@
 //! [`Route`]: where packets for one remote subnet go.
 
-use core::net::Ipv4Addr;
+use crate::UnderlayAddress;
 
-/// Where packets for one remote subnet go, and who may send from it. Value of `ROUTES`.
+/// Where packets for one remote subnet go, and who may send from it. Value of `ROUTES` and `ROUTES_V6`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
-    next_hop: [u8; 4],
+    next_hop: UnderlayAddress,
     vtep_mac: [u8; 6],
     direct: u8,
     _pad: [u8; 1],
 }
 
-const _: () = assert!(size_of::<Route>() == 12 && align_of::<Route>() == 1);
+const _: () = assert!(size_of::<Route>() == 24 && align_of::<Route>() == 4);
 
 impl Route {
     /// A route to the node at underlay address `next_hop`.
@@ -20,8 +20,8 @@ impl Route {
     /// `vtep_mac` is the MAC address of that node's VTEP, the inner destination of a VXLAN frame; all zero for
     /// encapsulations that carry no inner Ethernet header.
     #[must_use]
-    pub const fn new(next_hop: Ipv4Addr, vtep_mac: [u8; 6]) -> Self {
-        Self { next_hop: next_hop.octets(), vtep_mac, direct: 0, _pad: [0] }
+    pub fn new(next_hop: impl Into<UnderlayAddress>, vtep_mac: [u8; 6]) -> Self {
+        Self { next_hop: next_hop.into(), vtep_mac, direct: 0, _pad: [0] }
     }
 
     /// The same route to a node on our own link, which also sends and receives without encapsulation.
@@ -40,8 +40,8 @@ impl Route {
     /// The underlay address of the remote node.
     #[must_use]
     #[inline(always)]
-    pub const fn next_hop(&self) -> Ipv4Addr {
-        Ipv4Addr::new(self.next_hop[0], self.next_hop[1], self.next_hop[2], self.next_hop[3])
+    pub const fn next_hop(&self) -> UnderlayAddress {
+        self.next_hop
     }
 
     /// The MAC address of the remote VTEP.
@@ -53,5 +53,5 @@ impl Route {
 }
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)` over byte arrays, no padding (asserted above), every bit pattern is valid.
+// SAFETY: `repr(C)`, no padding (24 bytes are the sum of the fields), every bit pattern is valid.
 unsafe impl aya::Pod for Route {}

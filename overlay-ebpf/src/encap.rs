@@ -1,25 +1,19 @@
 //! Container packet to outer packet.
 
-use network_types::ip::Ipv4Hdr;
-use overlay_common::{Encapsulation, FlowLabel, LocalNode, Reason, Route, Step, Traffic, UdpHeaders, VxlanHeaders};
-
-use crate::{
-    Verdict, fast, maps, neighbour,
-    packet::{L2, Packet as _, TcPacket},
-    trace,
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use overlay_common::{
+    Address as _, Encapsulation, FlowLabel, IpHeader as _, LocalNode, Reason, Route, Step, Traffic, UdpHeaders,
+    VxlanHeaders,
 };
 
-/// Ethernet header in wire order; network-types' own is aligned to two bytes, packet data is not.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Ethernet {
-    pub(crate) destination: [u8; 6],
-    pub(crate) source: [u8; 6],
-    pub(crate) ether_type: [u8; 2],
-}
-
-/// EtherType of IPv4 on the wire.
-pub(crate) const ETHER_IPV4: [u8; 2] = [0x08, 0x00];
+use crate::{
+    Verdict, fast,
+    inner::Inner,
+    maps, neighbour,
+    outer::Outer,
+    packet::{Ethernet, L2, Packet as _, TcPacket, opaque},
+    trace,
+};
 
 /// Encapsulates a packet that the kernel has routed into the overlay device.
 ///
@@ -28,24 +22,37 @@ pub(crate) const ETHER_IPV4: [u8; 2] = [0x08, 0x00];
 #[inline(always)]
 pub(crate) fn encap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
     let Some(node) = maps::local_node() else { return Ok(Verdict::Pass) };
-    if packet.header::<Ethernet>(0)?.ether_type != ETHER_IPV4 {
-        return Err(Reason::NotIpv4);
+    match packet.header::<Ethernet>(0)?.ether_type {
+        Ipv4Hdr::ETHER_TYPE if node.range::<[u8; 4]>().is_on() => encap_inner::<Ipv4Hdr>(packet, node),
+        Ipv6Hdr::ETHER_TYPE if maps::has_ipv6(node) => encap_inner::<Ipv6Hdr>(packet, node),
+        _ => Err(Reason::NotIpv4),
     }
-    let inner = packet.header::<Ipv4Hdr>(L2)?;
+}
+
+#[inline(always)]
+fn encap_inner<I: Inner>(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdict, Reason> {
+    match &departure::<I>(packet, node) {
+        Ok(departure) => send::<I, ()>(packet, node, departure),
+        Err(reason) => Err(*reason),
+    }
+}
+
+/// Where the packet goes. A function of its own for each family, with a stack of its own.
+#[inline(never)]
+fn departure<I: Inner>(packet: &TcPacket, node: &LocalNode) -> Result<Departure<I::Address>, Reason> {
+    let packet = opaque(packet);
+    let inner = packet.header::<I>(L2)?;
     let length = inner_length(inner, packet.len() - L2, packet.is_gso())?;
     let subnet = destination_subnet(inner, node)?;
     let route = maps::route(subnet).ok_or(Reason::NoRoute)?;
-
-    let tos = inner.tos;
-    let flow = fast::note_leaving(packet, inner);
-    let departure = Departure { subnet, route, length, tos, flow, fast: false };
-    send(packet, node, &departure, ())
+    let (tos, flow) = (inner.tos(), fast::note_leaving::<I>(packet)?);
+    Ok(Departure { subnet, route, length, tos, flow, fast: false })
 }
 
 /// A container's packet that is to leave for another node.
-pub(crate) struct Departure {
+pub(crate) struct Departure<A> {
     /// The subnet that it is for, and the way there.
-    pub(crate) subnet: [u8; 4],
+    pub(crate) subnet: A,
     pub(crate) route: Route,
     /// Length in bytes of the inner packet.
     pub(crate) length: usize,
@@ -61,39 +68,81 @@ pub(crate) struct Departure {
 /// Stored in one go.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Front<H, I> {
+struct Front<H, B> {
     ethernet: Ethernet,
     outer: H,
-    inner: I,
+    inner: B,
 }
 
-/// Puts the outer headers in front of an inner packet and sends it to the node that owns its destination. `inner` overwrites
-/// the beginning of the inner packet.
+/// What overwrites the beginning of an inner packet.
+pub(crate) trait Beginning: Copy + 'static {
+    /// What `packet` begins with.
+    fn of(packet: &TcPacket) -> Result<Self, Reason>;
+
+    /// Makes of it what the packet begins with on the wire.
+    fn change(&mut self);
+}
+
+/// The inner packet stays as it is.
+impl Beginning for () {
+    #[inline(always)]
+    fn of(_: &TcPacket) -> Result<Self, Reason> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn change(&mut self) {}
+}
+
+/// Puts the outer headers in front of an inner packet of family `I` and sends it to the node that owns its destination.
 #[inline(always)]
-pub(crate) fn send<I: Copy>(
+pub(crate) fn send<I: Inner, B: Beginning>(
     packet: &mut TcPacket,
     node: &LocalNode,
-    departure: &Departure,
-    inner: I,
+    departure: &Departure<I::Address>,
+) -> Result<Verdict, Reason> {
+    trace::route(&departure.route);
+    let next_hop = departure.route.next_hop();
+    match maps::encapsulation() {
+        Encapsulation::Vxlan if !next_hop.is_ipv4() => send_over::<I, Ipv6Hdr, B>(packet, node, departure),
+        _ => send_over::<I, Ipv4Hdr, B>(packet, node, departure),
+    }
+}
+
+/// The same over an outer family. A function of its own for each pair of families, with a stack of its own.
+#[inline(never)]
+fn send_over<I: Inner, O: Outer, B: Beginning>(
+    packet: &mut TcPacket,
+    node: &LocalNode,
+    departure: &Departure<I::Address>,
 ) -> Result<Verdict, Reason> {
     let Departure { subnet, route, length, tos, flow, fast } = departure;
-    trace::tell(Step::Route, u32::from_ne_bytes(route.next_hop().octets()), route.vtep_mac());
     let (packets, inner_len) = (packet.wire_packets(), *length as u16);
-    let (vtep, way) = (node.vtep(), neighbour::way(packet, node, route.next_hop(), packets));
+    let way = neighbour::way::<O>(packet, node, route.next_hop());
     // Not the same for all flows: two that share the counter of one CPU are two senders.
     let label = FlowLabel { hash: *flow, tos: *tos, id: way.id.wrapping_add(*flow as u16) };
     let ethernet = match way.ethernet {
         Some(ethernet) => ethernet,
         None => *packet.header::<Ethernet>(0)?,
     };
+    let vtep = node.vtep::<O::Address>();
     match maps::encapsulation() {
-        Encapsulation::Udp => {
-            packet.grow::<UdpHeaders>()?;
-            packet.store(0, &Front { ethernet, outer: UdpHeaders::new(&vtep, route, inner_len, label), inner })?;
+        // Others do not come here, and are not compiled.
+        Encapsulation::Udp if I::Address::IS_IPV4 && O::Address::IS_IPV4 => {
+            let outer = UdpHeaders::<O>::new(&vtep, route, inner_len, label);
+            let front = maps::scratch().ok_or(Reason::EncapRefused)?;
+            *front = Front { ethernet, outer, inner: B::of(packet)? };
+            front.inner.change();
+            packet.grow::<UdpHeaders<O>>()?;
+            packet.store(0, front)?;
         }
-        Encapsulation::Vxlan => {
-            packet.grow::<VxlanHeaders>()?;
-            packet.store(0, &Front { ethernet, outer: VxlanHeaders::new(&vtep, route, inner_len, label), inner })?;
+        _ => {
+            let outer = VxlanHeaders::<O>::new::<I>(&vtep, route, inner_len, label);
+            let front = maps::scratch().ok_or(Reason::EncapRefused)?;
+            *front = Front { ethernet, outer, inner: B::of(packet)? };
+            front.inner.change();
+            packet.grow::<VxlanHeaders<O>>()?;
+            packet.store(0, front)?;
         }
     }
     let encap_fast_packets = if *fast { packets } else { 0 };
@@ -109,42 +158,32 @@ pub(crate) fn send<I: Copy>(
 /// Bytes behind the inner packet are no part of it; they stay behind the outer packet as well, where receivers
 /// ignore them.
 #[inline(always)]
-pub(crate) fn inner_length(inner: &Ipv4Hdr, available: usize, gso: bool) -> Result<usize, Reason> {
-    check_header(inner)?;
+pub(crate) fn inner_length<I: Inner>(inner: &I, available: usize, gso: bool) -> Result<usize, Reason> {
+    if !inner.is_valid() {
+        return Err(Reason::BadHeader);
+    }
     if gso {
         return Ok(available);
     }
-    let length = inner.tot_len() as usize;
-    if length < inner.ihl() as usize || length > available {
+    let length = inner.packet_len();
+    if length < inner.header_len() || length > available {
         return Err(Reason::BadLength);
     }
     Ok(length)
 }
 
-/// Version 4, and as long as an IPv4 header must be.
-#[inline(always)]
-pub(crate) fn check_header(ip: &Ipv4Hdr) -> Result<(), Reason> {
-    if ip.version() != 4 || (ip.ihl() as usize) < Ipv4Hdr::LEN { Err(Reason::BadHeader) } else { Ok(()) }
-}
-
 /// The remote subnet that the packet is for, if it may go there.
 #[inline(always)]
-fn destination_subnet(inner: &Ipv4Hdr, node: &LocalNode) -> Result<[u8; 4], Reason> {
-    let (source, destination) = (inner.src_addr(), inner.dst_addr());
-    if !node.in_network(destination) {
-        return Err(if is_unicast(inner.dst_addr) { Reason::OutsideNetwork } else { Reason::NotUnicast });
+fn destination_subnet<I: Inner>(inner: &I, node: &LocalNode) -> Result<I::Address, Reason> {
+    let (range, destination) = (node.range::<I::Address>(), inner.destination());
+    if !range.in_network(destination) {
+        return Err(if inner.is_for_one_host() { Reason::OutsideNetwork } else { Reason::NotUnicast });
     }
-    if node.in_subnet(destination) {
+    if range.in_subnet(destination) {
         return Err(Reason::OwnSubnet);
     }
-    if !node.in_subnet(source) {
+    if !range.in_subnet(inner.source()) {
         return Err(Reason::SourceNotOurs);
     }
-    Ok(node.subnet_of(destination))
-}
-
-/// Whether one host can have the address: not "this network", loopback, link-local, multicast or reserved.
-#[inline(always)]
-fn is_unicast(address: [u8; 4]) -> bool {
-    !matches!(address, [0 | 127 | 224..=255, ..] | [169, 254, ..])
+    Ok(range.subnet_of(destination))
 }

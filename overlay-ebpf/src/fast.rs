@@ -3,173 +3,224 @@
 //! It takes only what it fully understands. `None` means: let the kernel do it; [`Slow`] says why. What bridge, netfilter and routing would
 //! have done to an approved packet is done here: TTL, MTU, and the way to the container's interface.
 
-use network_types::ip::Ipv4Hdr;
-use overlay_common::{Endpoint, FlowKey, LocalNode, Reason, Slow, Step, with_tos_and_ttl};
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use overlay_common::{Address, Endpoint, FlowKey, IpHeader as _, LocalNode, Reason, Slow, Step};
 
 use crate::{
     Verdict,
-    encap::{self, Departure, ETHER_IPV4, Ethernet},
+    decap::Accepted,
+    encap::{self, Beginning, Departure},
     flow::{self, Candidate, Direction},
     guard::Source,
+    inner::Inner,
     maps,
-    packet::{L2, Packet as _, TcPacket},
+    packet::{Ethernet, L2, Packet as _, TcPacket, opaque},
     trace,
 };
 
-/// A container's packet that leaves for another node at once, if its source is known to be the container's own.
+/// Says of a packet that is neither IPv4 nor IPv6 why it does not take the fast path.
 #[inline(always)]
-pub(crate) fn leave(packet: &mut TcPacket, node: &LocalNode, source: Source) -> Result<Option<Verdict>, Reason> {
-    match departure(packet, node, source)? {
-        Ok((departure, inner)) => encap::send(packet, node, &departure, inner).map(Some),
-        Err(slow) => {
-            trace::slow(slow);
-            Ok(None)
-        }
-    }
+pub(crate) fn decline() {
+    trace::slow(if flow::enabled() { Slow::Unfit } else { Slow::Off });
 }
 
-/// What leaves, and the header that it has then.
+/// Sends a container's packet to another node at once.
 #[inline(always)]
-fn departure(
+pub(crate) fn leave<I: Inner>(
+    packet: &mut TcPacket,
+    node: &LocalNode,
+    departure: &Departure<I::Address>,
+) -> Result<Verdict, Reason> {
+    encap::send::<I, Forwarded<I>>(packet, node, departure)
+}
+
+/// Where a container's packet goes at once, if its source is known to be the container's own.
+#[inline(always)]
+pub(crate) fn departure<I: Inner>(
     packet: &TcPacket,
     node: &LocalNode,
     source: Source,
-) -> Result<Result<(Departure, Ipv4Hdr), Slow>, Reason> {
-    if !flow::enabled() {
-        return Ok(Err(Slow::Off));
-    }
-    if packet.header::<Ethernet>(0)?.ether_type != ETHER_IPV4 {
-        return Ok(Err(Slow::Unfit));
-    }
-    let ip = *packet.header::<Ipv4Hdr>(L2)?;
-    let destination = ip.dst_addr();
-    if !node.in_network(destination) || node.in_subnet(destination) || !node.in_subnet(ip.src_addr()) {
-        return Ok(Err(Slow::NotRemote));
-    }
-    let Some(candidate) = flow::candidate(packet, L2, Direction::Outgoing) else { return Ok(Err(Slow::Unfit)) };
-    let approved = flow::may_skip_netfilter(&candidate, Direction::Outgoing);
-    let may = approved.and_then(|()| may_forward(packet, &ip, packet.len() - L2, &candidate, node));
-    if let Err(slow) = may {
-        return Ok(Err(slow));
-    }
-    if source != Source::Own {
-        return Ok(Err(Slow::UnknownSource));
-    }
-    let length = encap::inner_length(&ip, packet.len() - L2, packet.is_gso())?;
-    let subnet = node.subnet_of(destination);
+) -> Result<Result<Departure<I::Address>, Slow>, Reason> {
+    let flow = match may_leave::<I>(packet, node, source) {
+        Ok(flow) => flow,
+        Err(slow) => return Ok(Err(slow)),
+    };
+    let ip = packet.header::<I>(L2)?;
+    let length = encap::inner_length(ip, packet.len() - L2, packet.is_gso())?;
+    let subnet = node.range().subnet_of(ip.destination());
     let Some(route) = maps::route(subnet) else { return Ok(Err(Slow::NoRoute)) };
-    let departure = Departure { subnet, route, length, tos: ip.tos, flow: candidate.hash(), fast: true };
-    Ok(Ok((departure, forwarded(ip, ip.tos))))
+    Ok(Ok(Departure { subnet, route, length, tos: ip.tos(), flow, fast: true }))
 }
 
-/// An accepted tunnel packet whose inner packet goes straight into its container.
-///
-/// `outer_len` bytes stand between the Ethernet header and the inner packet of `inner_len` bytes, none behind `xdp_decap`;
-/// `tos` is what the inner TOS byte becomes.
+/// The header of a packet that this node has forwarded.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Forwarded<I>(I);
+
+impl<I: Inner> Beginning for Forwarded<I> {
+    #[inline(always)]
+    fn of(packet: &TcPacket) -> Result<Self, Reason> {
+        packet.header(L2).copied().map(Self)
+    }
+
+    #[inline(always)]
+    fn change(&mut self) {
+        let tos = self.0.tos();
+        forward(&mut self.0, tos);
+    }
+}
+
+/// The hash of the flow of a packet that may leave.
 #[inline(always)]
-pub(crate) fn enter(
+fn may_leave<I: Inner>(packet: &TcPacket, node: &LocalNode, source: Source) -> Result<u32, Slow> {
+    if !flow::enabled() {
+        return Err(Slow::Off);
+    }
+    let range = node.range::<I::Address>();
+    // It has been looked at before.
+    let ip = packet.header::<I>(L2).map_err(|_| Slow::Unfit)?;
+    if !range.in_network(ip.destination()) || range.in_subnet(ip.destination()) || !range.in_subnet(ip.source()) {
+        return Err(Slow::NotRemote);
+    }
+    let flow = approval::<I>(packet, node, 0, packet.len() - L2, Direction::Outgoing)?;
+    if source == Source::Own { Ok(flow) } else { Err(Slow::UnknownSource) }
+}
+
+/// Whether netfilter has approved the flow of the packet of `length` bytes behind `outer_len` others, and a router would forward it. If so:
+/// the hash of its flow. A function of its own, with a stack of its own: keys are long.
+#[inline(never)]
+fn approval<I: Inner>(
+    packet: &TcPacket,
+    node: &LocalNode,
+    outer_len: u8,
+    length: usize,
+    direction: Direction,
+) -> Result<u32, Slow> {
+    let (packet, offset) = (opaque(packet), L2 + usize::from(outer_len));
+    let candidate = flow::candidate::<I>(packet, offset, direction).ok_or(Slow::Unfit)?;
+    flow::may_skip_netfilter(&candidate, direction)?;
+    let ttl = packet.header::<I>(offset).map_err(|_| Slow::Unfit)?.ttl();
+    may_forward(packet, ttl, length, &candidate, node)?;
+    Ok(candidate.hash())
+}
+
+/// An accepted packet that goes straight into its container, with `tos` as its TOS byte.
+#[inline(always)]
+pub(crate) fn enter<I: Inner>(
     packet: &mut TcPacket,
     node: &LocalNode,
-    outer_len: usize,
-    inner_len: usize,
+    accepted: &Accepted<I::Address>,
     tos: u8,
 ) -> Result<Option<Verdict>, Reason> {
-    let (endpoint, ip) = match arrival(packet, node, outer_len, inner_len)? {
-        Ok(arrival) => arrival,
+    let endpoint = match arrival::<I>(packet, node, accepted)? {
+        Ok(endpoint) => endpoint,
         Err(slow) => {
             trace::slow(slow);
             return Ok(None);
         }
     };
-    if outer_len != 0 {
-        packet.strip(outer_len)?;
+    let source = node.usual_device::<I::Address>().mac;
+    let ethernet = Ethernet { destination: endpoint.mac(), source, ether_type: I::ETHER_TYPE };
+    let frame = maps::scratch().ok_or(Reason::DecapRefused)?;
+    *frame = Frame { ethernet, ip: *packet.header::<I>(L2 + usize::from(accepted.outer_len))? };
+    forward(&mut frame.ip, tos);
+    if accepted.mixed {
+        // Kernels before 6.3 cannot make one family of the other.
+        if packet.strip_to::<I>(accepted.outer_len.into()).is_err() {
+            trace::slow(Slow::Unfit);
+            return Ok(None);
+        }
+    } else if accepted.outer_len != 0 {
+        packet.strip(accepted.outer_len.into())?;
     }
-    let frame = Frame {
-        ethernet: Ethernet { destination: endpoint.mac(), source: node.vtep().mac, ether_type: ETHER_IPV4 },
-        ip: forwarded(ip, tos),
-    };
-    packet.store(0, &frame)?;
+    packet.store(0, frame)?;
     Ok(Some(packet.redirect_into_peer(endpoint.ifindex())))
 }
 
-/// The container that the packet is for, and the inner header as it has come.
+/// The container that the packet is for.
 #[inline(always)]
-fn arrival(
+fn arrival<I: Inner>(
     packet: &TcPacket,
     node: &LocalNode,
-    outer_len: usize,
-    inner_len: usize,
-) -> Result<Result<(Endpoint, Ipv4Hdr), Slow>, Reason> {
+    accepted: &Accepted<I::Address>,
+) -> Result<Result<Endpoint, Slow>, Reason> {
     if !flow::enabled() {
         return Ok(Err(Slow::Off));
     }
-    let Some(candidate) = flow::candidate(packet, L2 + outer_len, Direction::Incoming) else {
-        return Ok(Err(Slow::Unfit));
-    };
-    if let Err(slow) = flow::may_skip_netfilter(&candidate, Direction::Incoming) {
+    if let Err(slow) = approval::<I>(packet, node, accepted.outer_len, accepted.inner_len, Direction::Incoming) {
         return Ok(Err(slow));
     }
-    let ip = *packet.header::<Ipv4Hdr>(L2 + outer_len)?;
-    let endpoint = match maps::endpoint(ip.dst_addr) {
-        Some(endpoint) if endpoint.ifindex() != 0 => endpoint,
-        _ => return Ok(Err(Slow::NoEndpoint)),
-    };
-    Ok(may_forward(packet, &ip, inner_len, &candidate, node).map(|()| (endpoint, ip)))
+    Ok(match maps::endpoint(packet.header::<I>(L2 + usize::from(accepted.outer_len))?.destination()) {
+        Some(endpoint) if endpoint.ifindex() != 0 => Ok(endpoint),
+        _ => Err(Slow::NoEndpoint),
+    })
 }
 
 /// Behind netfilter, on the way out: notes what it has let through. Returns a hash over the flow, as [`leave`] uses it:
-/// its packets keep one outer source port on either path.
-#[inline(always)]
-pub(crate) fn note_leaving(packet: &TcPacket, ip: &Ipv4Hdr) -> u32 {
-    let Some(candidate) = flow::candidate(packet, L2, Direction::Outgoing) else {
-        return FlowKey::of_addresses(ip.src_addr, ip.dst_addr).hash();
+/// its packets keep one outer source port on either path. A function of its own, with a stack of its own: keys are long.
+#[inline(never)]
+pub(crate) fn note_leaving<I: Inner>(packet: &TcPacket) -> Result<u32, Reason> {
+    let packet = opaque(packet);
+    let ip = packet.header::<I>(L2)?;
+    let Some(candidate) = flow::candidate::<I>(packet, L2, Direction::Outgoing) else {
+        return Ok(FlowKey::of_addresses(ip.source(), ip.destination()).hash());
     };
     if flow::enabled() {
         flow::note_behind_netfilter(&candidate, Direction::Outgoing);
         trace::step(Step::BehindNetfilter);
     }
-    candidate.hash()
+    Ok(candidate.hash())
 }
 
 /// Behind netfilter, at the container's door: notes what it has let through.
 #[inline(always)]
 pub(crate) fn note_entering(packet: &TcPacket) {
-    let is_ipv4 = packet.header::<Ethernet>(0).is_ok_and(|ethernet| ethernet.ether_type == ETHER_IPV4);
-    if flow::enabled()
-        && is_ipv4
-        && let Some(candidate) = flow::candidate(packet, L2, Direction::Incoming)
-    {
+    if !flow::enabled() {
+        return;
+    }
+    match packet.header::<Ethernet>(0).map(|ethernet| ethernet.ether_type) {
+        Ok(Ipv4Hdr::ETHER_TYPE) => note_entering_with::<Ipv4Hdr>(packet),
+        Ok(Ipv6Hdr::ETHER_TYPE) if maps::local_node().is_some_and(maps::has_ipv6) => {
+            note_entering_with::<Ipv6Hdr>(packet);
+        }
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn note_entering_with<I: Inner>(packet: &TcPacket) {
+    if let Some(candidate) = flow::candidate::<I>(packet, L2, Direction::Incoming) {
         flow::note_behind_netfilter(&candidate, Direction::Incoming);
         trace::step(Step::BehindNetfilter);
     }
 }
 
-/// Ethernet and IPv4 header of a delivered packet, stored in one go.
+/// Ethernet and IP header of a delivered packet, stored in one go.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Frame {
+struct Frame<I> {
     ethernet: Ethernet,
-    ip: Ipv4Hdr,
+    ip: I,
 }
 
 /// Whether a router would forward the packet of `length` bytes, or each segment of a super-packet: by TTL and overlay MTU.
 #[inline(always)]
-fn may_forward(
+fn may_forward<A: Address>(
     packet: &TcPacket,
-    ip: &Ipv4Hdr,
+    ttl: u8,
     length: usize,
-    candidate: &Candidate,
+    candidate: &Candidate<A>,
     node: &LocalNode,
 ) -> Result<(), Slow> {
     let largest = if packet.is_gso() { packet.gso_size() + candidate.headers } else { length as u32 };
-    if ip.ttl <= 1 {
+    if ttl <= 1 {
         return Err(Slow::Ttl);
     }
-    if largest > u32::from(node.mtu()) { Err(Slow::TooBig) } else { Ok(()) }
+    if largest > u32::from(node.mtu::<A>()) { Err(Slow::TooBig) } else { Ok(()) }
 }
 
-/// The header of a packet that this node has forwarded: with its TTL lower by one, and the given TOS byte.
+/// Makes the header that of a packet that this node has forwarded: with its TTL lower by one, and the given TOS byte.
 #[inline(always)]
-fn forwarded(ip: Ipv4Hdr, tos: u8) -> Ipv4Hdr {
-    with_tos_and_ttl(ip, tos, ip.ttl - 1)
+fn forward<I: Inner>(ip: &mut I, tos: u8) {
+    ip.set_tos_and_ttl(tos, ip.ttl() - 1);
 }

@@ -1,4 +1,4 @@
-//! The fast path's memory: which flows netfilter lets through unchanged.
+//! The fast path's memory: which flows netfilter lets through unchanged. Each family has tables of its own.
 //!
 //! A packet is seen in front of netfilter (`from_container`, `from_underlay`) and behind it (`to_overlay`,
 //! `to_container`). Seen on both sides with the same addresses and ports, it was neither dropped nor translated: the
@@ -10,10 +10,9 @@
 //! old ports starts anew.
 
 use aya_ebpf::{Global, macros::map, maps::LruHashMap};
-use network_types::ip::Ipv4Hdr;
-use overlay_common::{Flow, FlowKey, MAX_CANDIDATES, MAX_FLOWS, Sightings, Slow, Ticks};
+use overlay_common::{Address, Flow, FlowKey, MAX_CANDIDATES, MAX_FLOWS, Sightings, Slow, Ticks};
 
-use crate::{clock, packet::Packet};
+use crate::{clock, inner::Inner, packet::Packet};
 
 /// Flows with both directions approved.
 #[map]
@@ -22,6 +21,40 @@ static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_FLOWS
 /// Flows that may be approved one day.
 #[map]
 static CANDIDATES: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_CANDIDATES, 0);
+
+/// The same for IPv6. The agent makes it small where the overlay has none.
+#[map]
+static FLOWS_V6: LruHashMap<FlowKey<[u8; 16]>, Flow> = LruHashMap::with_max_entries(MAX_FLOWS, 0);
+
+/// The same for IPv6.
+#[map]
+static CANDIDATES_V6: LruHashMap<FlowKey<[u8; 16]>, Flow> = LruHashMap::with_max_entries(MAX_CANDIDATES, 0);
+
+/// The tables of flows of one family.
+pub(crate) struct Tables<A: 'static> {
+    flows: &'static LruHashMap<FlowKey<A>, Flow>,
+    candidates: &'static LruHashMap<FlowKey<A>, Flow>,
+}
+
+/// An address whose flows are remembered.
+pub(crate) trait Remembered: Address {
+    /// Its family's tables.
+    fn tables() -> Tables<Self>;
+}
+
+impl Remembered for [u8; 4] {
+    #[inline(always)]
+    fn tables() -> Tables<Self> {
+        Tables { flows: &FLOWS, candidates: &CANDIDATES }
+    }
+}
+
+impl Remembered for [u8; 16] {
+    #[inline(always)]
+    fn tables() -> Tables<Self> {
+        Tables { flows: &FLOWS_V6, candidates: &CANDIDATES_V6 }
+    }
+}
 
 /// How long an approval lasts; 0 switches the fast path off, and the verifier takes its code out.
 /// In a section of its own, as `ENCAPSULATION` is.
@@ -59,15 +92,15 @@ pub(crate) enum Direction {
 }
 
 /// A packet that the fast path may one day carry.
-pub(crate) struct Candidate {
-    key: FlowKey,
+pub(crate) struct Candidate<A> {
+    key: FlowKey<A>,
     /// Bytes of IP and TCP or UDP header together.
     pub(crate) headers: u32,
     /// It opens or closes a connection.
     control: bool,
 }
 
-impl Candidate {
+impl<A: Address> Candidate<A> {
     /// The same for all packets of the flow in one direction.
     #[inline(always)]
     pub(crate) fn hash(&self) -> u32 {
@@ -81,16 +114,19 @@ pub(crate) fn enabled() -> bool {
     FLOW_TTL.load() != 0
 }
 
-/// What the IP packet at `offset` is to the fast path: `None` unless it is a whole TCP or UDP packet without options.
+/// What the IP packet at `offset` is to the fast path: `None` unless it is a whole TCP or UDP packet without options or
+/// extension headers.
 #[inline(always)]
-pub(crate) fn candidate<P: Packet>(packet: &P, offset: usize, direction: Direction) -> Option<Candidate> {
-    let ip = packet.header::<Ipv4Hdr>(offset).ok()?;
-    if ip.vihl != 0x45 || ip.frag_offset() != 0 || ip.frag_flags() & 0b001 != 0 {
-        return None;
-    }
-    let transport = offset + Ipv4Hdr::LEN;
+pub(crate) fn candidate<I: Inner>(
+    packet: &impl Packet,
+    offset: usize,
+    direction: Direction,
+) -> Option<Candidate<I::Address>> {
+    let ip = packet.header::<I>(offset).ok()?;
+    let protocol = ip.transport()?;
+    let transport = offset + size_of::<I>();
     let ports = packet.header::<Ports>(transport).ok()?;
-    let (transport_len, control) = match ip.proto {
+    let (transport_len, control) = match protocol {
         PROTO_UDP => (8, false),
         PROTO_TCP => {
             let tcp = packet.header::<TcpStart>(transport).ok()?;
@@ -98,25 +134,26 @@ pub(crate) fn candidate<P: Packet>(packet: &P, offset: usize, direction: Directi
         }
         _ => return None,
     };
-    let (source, destination) = ((ip.src_addr, ports.source), (ip.dst_addr, ports.destination));
+    let (source, destination) = ((ip.source(), ports.source), (ip.destination(), ports.destination));
     let key = match direction {
-        Direction::Outgoing => FlowKey::new(ip.proto, source, destination),
-        Direction::Incoming => FlowKey::new(ip.proto, destination, source),
+        Direction::Outgoing => FlowKey::new(protocol, source, destination),
+        Direction::Incoming => FlowKey::new(protocol, destination, source),
     };
-    Some(Candidate { key, headers: Ipv4Hdr::LEN as u32 + transport_len, control })
+    Some(Candidate { key, headers: size_of::<I>() as u32 + transport_len, control })
 }
 
 /// In front of netfilter: whether the packet may skip it. If not, the sighting is noted.
 #[inline(always)]
-pub(crate) fn may_skip_netfilter(packet: &Candidate, direction: Direction) -> Result<(), Slow> {
+pub(crate) fn may_skip_netfilter<A: Remembered>(packet: &Candidate<A>, direction: Direction) -> Result<(), Slow> {
+    let Tables { flows, candidates } = A::tables();
     if packet.control {
         // Nothing to undo when there is no such entry.
-        FLOWS.remove(packet.key).ok();
-        CANDIDATES.remove(packet.key).ok();
+        flows.remove(&packet.key).ok();
+        candidates.remove(&packet.key).ok();
         return Err(Slow::Control);
     }
     let (now, ttl) = (clock::now(), FLOW_TTL.load());
-    if let Some(flow) = FLOWS.get_ptr_mut(packet.key) {
+    if let Some(flow) = flows.get_ptr_mut(&packet.key) {
         // SAFETY: the element lives as long as the program runs; two CPUs that write one time at once write nearly the
         // same, and either value is right.
         let flow = unsafe { &mut *flow };
@@ -133,8 +170,9 @@ pub(crate) fn may_skip_netfilter(packet: &Candidate, direction: Direction) -> Re
 }
 
 #[inline(always)]
-fn note_candidate(packet: &Candidate, direction: Direction, now: Ticks) {
-    if let Some(flow) = CANDIDATES.get_ptr_mut(packet.key) {
+fn note_candidate<A: Remembered>(packet: &Candidate<A>, direction: Direction, now: Ticks) {
+    let candidates = A::tables().candidates;
+    if let Some(flow) = candidates.get_ptr_mut(&packet.key) {
         // SAFETY: as in `may_skip_netfilter`.
         flow_side(unsafe { &mut *flow }, direction).before = now;
         return;
@@ -142,28 +180,29 @@ fn note_candidate(packet: &Candidate, direction: Direction, now: Ticks) {
     let mut flow = Flow::default();
     flow_side(&mut flow, direction).before = now;
     // A table that is full of busy flows refuses: then this one keeps to netfilter.
-    CANDIDATES.insert(packet.key, flow, 0).ok();
+    candidates.insert(&packet.key, flow, 0).ok();
 }
 
 /// Behind netfilter: notes that it has let the packet through as it was seen in front.
 #[inline(always)]
-pub(crate) fn note_behind_netfilter(packet: &Candidate, direction: Direction) {
+pub(crate) fn note_behind_netfilter<A: Remembered>(packet: &Candidate<A>, direction: Direction) {
+    let Tables { flows, candidates } = A::tables();
     if packet.control {
         return;
     }
     let now = clock::now();
-    if let Some(flow) = FLOWS.get_ptr_mut(packet.key) {
+    if let Some(flow) = flows.get_ptr_mut(&packet.key) {
         // SAFETY: as in `may_skip_netfilter`.
         approve(unsafe { &mut *flow }, direction, now);
         return;
     }
-    let Some(flow) = CANDIDATES.get_ptr_mut(packet.key) else { return };
+    let Some(flow) = candidates.get_ptr_mut(&packet.key) else { return };
     // SAFETY: as in `may_skip_netfilter`.
     let flow = unsafe { &mut *flow };
     approve(flow, direction, now);
     if flow.approved(now, FLOW_TTL.load()) {
         // As above: refused, the flow keeps to netfilter.
-        FLOWS.insert(packet.key, *flow, 0).ok();
+        flows.insert(&packet.key, *flow, 0).ok();
     }
 }
 

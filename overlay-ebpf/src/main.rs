@@ -14,15 +14,19 @@
 
 mod clock;
 mod decap;
+mod discovery;
 mod encap;
 mod fast;
 mod flow;
 mod guard;
 mod icmp;
+mod inner;
 mod maps;
 mod neighbour;
+mod outer;
 mod packet;
 mod trace;
+mod tunnel;
 
 use aya_ebpf::{
     EbpfContext,
@@ -31,10 +35,10 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use aya_log_ebpf::info;
-use network_types::ip::Ipv4Hdr;
-use overlay_common::{Program, Reason, Step};
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use overlay_common::{IpHeader as _, Program, Reason, Step};
 
-use crate::packet::{L2, Packet, TcPacket, XdpPacket};
+use crate::packet::{Ethernet, L2, Packet, TcPacket, XdpPacket};
 
 /// What becomes of a packet that leaves for no [`Reason`].
 #[derive(Clone, Copy)]
@@ -71,7 +75,7 @@ fn to_overlay(ctx: TcContext) -> i32 {
     let outcome = encap::encap(&mut packet);
     let action = tc_action(&packet, outcome);
     match outcome {
-        Err(Reason::NoRoute) => icmp::net_unreachable(&mut packet).map_or(action, |_| TC_ACT_REDIRECT),
+        Err(Reason::NoRoute) => icmp::unreachable(&mut packet).map_or(action, |_| TC_ACT_REDIRECT),
         _ => action,
     }
 }
@@ -134,10 +138,13 @@ fn tc_action(packet: &TcPacket, outcome: Result<Verdict, Reason>) -> i32 {
 fn count_and_log<C: EbpfContext>(packet: &impl Packet, context: &C, reason: Reason) {
     maps::count_drop(reason);
     trace::tell(Step::Dropped, reason.index(), [0; 6]);
-    if let Ok(ip) = packet.header::<Ipv4Hdr>(L2) {
-        info!(context, "drop: {:i} to {:i}: {}", ip.src_addr(), ip.dst_addr(), reason.text());
-    } else {
-        info!(context, "drop: {}", reason.text());
+    let ether_type = packet.header::<Ethernet>(0).map(|ethernet| ethernet.ether_type);
+    match (ether_type, packet.header::<Ipv4Hdr>(L2), packet.header::<Ipv6Hdr>(L2)) {
+        (Ok(Ipv6Hdr::ETHER_TYPE), _, Ok(ip)) => {
+            info!(context, "drop: {:i} to {:i}: {}", ip.src_addr(), ip.dst_addr(), reason.text());
+        }
+        (_, Ok(ip), _) => info!(context, "drop: {:i} to {:i}: {}", ip.src_addr(), ip.dst_addr(), reason.text()),
+        _ => info!(context, "drop: {}", reason.text()),
     }
 }
 

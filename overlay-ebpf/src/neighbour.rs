@@ -5,15 +5,13 @@
 //! kernel's way. Through that one packet the kernel keeps its neighbour entry resolved and probed, as it would for its own
 //! traffic: nobody else has to.
 
-use core::net::Ipv4Addr;
-
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use overlay_common::{LocalNode, Neighbour};
+use overlay_common::{LocalNode, Neighbour, UnderlayAddress};
 
 use crate::{
     Verdict, clock,
-    encap::{ETHER_IPV4, Ethernet},
-    packet::TcPacket,
+    outer::Outer,
+    packet::{Ethernet, Packet as _, TcPacket},
 };
 
 /// What the kernel said last, by [`Neighbour::slot`]. Per CPU: nobody reads what another writes meanwhile.
@@ -24,26 +22,32 @@ static NEIGHBOURS: PerCpuArray<Neighbour> = PerCpuArray::with_max_entries(Neighb
 pub(crate) struct Way {
     /// The frame's header, if it is known already; otherwise the kernel writes it.
     pub(crate) ethernet: Option<Ethernet>,
-    /// What the IPv4 identification counts up from.
+    /// What the identification counts up from, if the outer packet is IPv4.
     pub(crate) id: u16,
 }
 
-/// The way of a packet, or of `packets` in one, to `next_hop`.
+/// The way of a packet, or of several in one, to `next_hop`.
 #[inline(always)]
-pub(crate) fn way(packet: &TcPacket, node: &LocalNode, next_hop: Ipv4Addr, packets: u64) -> Way {
+pub(crate) fn way<O: Outer>(packet: &TcPacket, node: &LocalNode, next_hop: UnderlayAddress) -> Way {
     let now = clock::now();
     let Some(known) = NEIGHBOURS.get_ptr_mut(Neighbour::slot(next_hop)) else { return Way { ethernet: None, id: 0 } };
     // SAFETY: the value belongs to this CPU; where one program interrupts another there, an identification is used twice.
     let known = unsafe { &mut *known };
-    let id = known.count(packets);
+    let id = known.count(packet.wire_packets());
     if !known.leads_to(next_hop, now) {
-        if let Some(found) = packet.look_up_neighbour(node, next_hop) {
-            known.note(next_hop, found, now);
-        }
+        ask::<O>(packet, node, known, next_hop);
         return Way { ethernet: None, id };
     }
     let (destination, source) = (known.destination(), known.source());
-    Way { ethernet: Some(Ethernet { destination, source, ether_type: ETHER_IPV4 }), id }
+    Way { ethernet: Some(Ethernet { destination, source, ether_type: O::ETHER_TYPE }), id }
+}
+
+/// Asks the kernel. A function of its own, with a stack of its own: it is called ten times a second.
+#[inline(never)]
+fn ask<O: Outer>(packet: &TcPacket, node: &LocalNode, known: &mut Neighbour, next_hop: UnderlayAddress) {
+    if let Some(found) = packet.look_up_neighbour::<O>(node, next_hop) {
+        known.note(next_hop, found, clock::now());
+    }
 }
 
 /// Sends an outer packet its way.

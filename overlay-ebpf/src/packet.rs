@@ -13,6 +13,15 @@ pub(crate) use self::{tc::TcPacket, xdp::XdpPacket};
 /// Length in bytes of the link layer's header on every interface that we attach to.
 pub(crate) const L2: usize = EthHdr::LEN;
 
+/// Ethernet header in wire order; network-types' own is aligned to two bytes, packet data is not.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ethernet {
+    pub(crate) destination: [u8; 6],
+    pub(crate) source: [u8; 6],
+    pub(crate) ether_type: [u8; 2],
+}
+
 /// A packet that headers can be read from.
 pub(crate) trait Packet {
     /// A view of the `T` at `offset` bytes from the start of the Ethernet header.
@@ -41,6 +50,13 @@ pub(crate) trait Packet {
 
     /// Index of the interface whose hook the packet is on.
     fn interface(&self) -> u32;
+}
+
+/// The packet, in a function of its own that reads it. Otherwise LLVM reads the packet's bounds in front of the call and hands
+/// them over as numbers, which the verifier does not take for bounds any more.
+#[inline(always)]
+pub(crate) fn opaque<P: Packet>(packet: &P) -> &P {
+    core::hint::black_box(packet)
 }
 
 #[inline(always)]

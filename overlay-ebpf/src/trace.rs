@@ -11,12 +11,14 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf},
 };
 use network_types::{ip::Ipv4Hdr, udp::UdpHdr};
-use overlay_common::{Encapsulation, Event, Pace, Program, Selection, Slow, Step, Tuple, VxlanHeaders};
+use overlay_common::{
+    Address as _, Encapsulation, Event, IpHeader as _, Pace, Program, Route, Selection, Slow, Step, Tuple,
+    UnderlayAddress, VXLAN_INNER_OFFSET,
+};
 
 use crate::{
-    encap::{ETHER_IPV4, Ethernet},
     maps,
-    packet::{L2, Packet},
+    packet::{Ethernet, L2, Packet},
 };
 
 /// Whether the programs tell what they do.
@@ -70,6 +72,21 @@ pub(crate) fn step(step: Step) {
 #[inline(always)]
 pub(crate) fn slow(why: Slow) {
     tell(Step::Slow, why as u32, [0; 6]);
+}
+
+/// Tells of the way to another node.
+#[inline(always)]
+pub(crate) fn route(route: &Route) {
+    node(Step::Route, route.next_hop(), route.vtep_mac());
+}
+
+/// Tells a step that has to do with a node, whose address is 0.0.0.0 if it is no IPv4 address.
+#[inline(always)]
+pub(crate) fn node(step: Step, address: UnderlayAddress, mac: [u8; 6]) {
+    if TRACE.load() != 0 {
+        let octets = if address.is_ipv4() { <[u8; 4]>::from_underlay(address) } else { [0; 4] };
+        tell(step, u32::from_ne_bytes(octets), mac);
+    }
 }
 
 /// Tells a step, and what goes with it.
@@ -137,7 +154,8 @@ fn now() -> u64 {
 /// Addresses and ports of the IP packet at `offset`, as far as it has them.
 #[inline(always)]
 fn tuple(packet: &impl Packet, offset: usize) -> Tuple {
-    let is_ipv4 = packet.header::<Ethernet>(offset - L2).is_ok_and(|ethernet| ethernet.ether_type == ETHER_IPV4);
+    let is_ipv4 =
+        packet.header::<Ethernet>(offset - L2).is_ok_and(|ethernet| ethernet.ether_type == Ipv4Hdr::ETHER_TYPE);
     // In the tunnel of `udp` there is no Ethernet header.
     if !is_ipv4 && offset == L2 {
         return Tuple::default();
@@ -157,12 +175,12 @@ fn tuple(packet: &impl Packet, offset: usize) -> Tuple {
 fn inner_offset(packet: &impl Packet) -> Option<usize> {
     let outer = packet.header::<Ipv4Hdr>(L2).ok()?;
     let udp = packet.header::<UdpHdr>(L2 + Ipv4Hdr::LEN).ok()?;
-    let port = maps::local_node()?.vtep().port;
+    let port = maps::local_node()?.port();
     let is_tunnel =
         outer.vihl == 0x45 && outer.proto == PROTO_UDP && outer.frag_offset() == 0 && udp.dst_port() == port;
     let payload = L2 + Ipv4Hdr::LEN + UdpHdr::LEN;
     is_tunnel.then_some(match maps::encapsulation() {
         Encapsulation::Udp => payload,
-        Encapsulation::Vxlan => payload + VxlanHeaders::INNER_OFFSET,
+        Encapsulation::Vxlan => payload + VXLAN_INNER_OFFSET,
     })
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use overlay_common::{MAX_CANDIDATES, MAX_FLOWS};
 
 pub use self::{
@@ -266,13 +266,13 @@ pub enum MapCommand {
         output: MapOutput,
         /// Only entries about this subnet, or a part of it
         #[arg(long, value_name = "NETWORK")]
-        subnet: Option<Ipv4Network>,
+        subnet: Option<IpNetwork>,
         /// Only entries about the node with this underlay address
         #[arg(long, value_name = "ADDRESS")]
-        node: Option<Ipv4Addr>,
+        node: Option<IpAddr>,
         /// Only entries about this container's address
         #[arg(long, value_name = "ADDRESS")]
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
         /// Where the maps are
         #[command(flatten)]
         run_dir: RunDirArgs,

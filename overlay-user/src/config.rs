@@ -117,7 +117,7 @@ impl TryFrom<AgentArgs> for AgentConfig {
             },
             log_drops: args.log_drops,
             clsact: args.clsact,
-            capacities: Capacities { flows: args.max_flows, candidates: args.max_candidates },
+            capacities: Capacities { flows: args.max_flows, candidates: args.max_candidates, ipv6: false },
             teardown_on_exit: args.teardown_on_exit,
         })
     }

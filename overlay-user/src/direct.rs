@@ -48,13 +48,13 @@ impl DirectRoutes {
         if !self.enabled {
             return Ok(route);
         }
-        if !self.is_on_link(route.next_hop()).await {
+        let Some(next_hop) = self.on_link(route).await else {
             self.remove(subnet).await?;
             return Ok(route);
-        }
-        let message = destination(subnet).gateway(route.next_hop()).output_interface(self.underlay_ifindex).build();
+        };
+        let message = destination(subnet).gateway(next_hop).output_interface(self.underlay_ifindex).build();
         let added = self.handle.route().add(message).replace().execute().await;
-        added.map_err(failed(format!("route {subnet} via {}", route.next_hop())))?;
+        added.map_err(failed(format!("route {subnet} via {next_hop}")))?;
         Ok(route.direct())
     }
 
@@ -98,12 +98,15 @@ impl DirectRoutes {
             && subnet_of(route).is_some_and(|subnet| self.network.contains(subnet.ip()))
     }
 
-    async fn is_on_link(&self, node: Ipv4Addr) -> bool {
+    /// The address of the node that `route` leads to, if that is on our link.
+    async fn on_link(&self, route: Route) -> Option<Ipv4Addr> {
+        let node = route.next_hop().ipv4()?;
         let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(node, 32).build();
         let reply = self.handle.route().get(message).execute().try_next().await;
-        let Ok(Some(route)) = reply else { return false };
-        route.attributes.contains(&RouteAttribute::Oif(self.underlay_ifindex))
-            && !route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Gateway(_)))
+        let attributes = reply.ok()??.attributes;
+        let on_link = attributes.contains(&RouteAttribute::Oif(self.underlay_ifindex))
+            && !attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Gateway(_)));
+        on_link.then_some(node)
     }
 }
 

@@ -21,7 +21,7 @@ pub use self::{
 };
 use crate::{
     cli::MapOutput,
-    maps::{self, MapsError, NAMES},
+    maps::{self, Family as _, MapsError, NAMES},
     rundir::{RunDir, RunDirError},
 };
 
@@ -60,7 +60,8 @@ struct Entry {
     fields: Value,
 }
 
-/// Prints the entries of map `name` that `filter` lets through to `to`.
+/// Prints the entries of map `name` that `filter` lets through to `to`; behind them those of the map that IPv6 has in its
+/// place.
 ///
 /// # Errors
 /// When there is no such map, it cannot be filtered so, or it cannot be read.
@@ -75,9 +76,9 @@ pub fn dump(
     let name = known(name)?;
     filter.check(name)?;
     let mut printer = Printer::new(form, to);
-    let printed = entries::each_entry(&directory, name, &mut |entry| {
-        if filter.admits(&entry.about) { Ok(printer.print(entry)?) } else { Ok(()) }
-    });
+    let mut print = |entry: Entry| if filter.admits(&entry.about) { Ok(printer.print(entry)?) } else { Ok(()) };
+    let mut both = [Some(name), of_ipv6(name)].into_iter().flatten();
+    let printed = both.try_for_each(|map| entries::each_entry(&directory, map, &mut print));
     let ended = printed.and_then(|()| Ok(printer.finish()?));
     match ended {
         // A reader that has read enough is no failure.
@@ -98,8 +99,11 @@ pub fn list(run_dir: &RunDir) -> Result<Vec<MapRow>, DumpError> {
 /// Counts the entries in use.
 fn count(directory: &Path, name: &'static str) -> Result<u64, DumpError> {
     // The large ones, at each scrape: their values are of no interest here. What is in use of the others only they tell.
-    if matches!(name, "FLOWS" | "CANDIDATES") {
-        return Ok(maps::count::<FlowKey, Flow>(directory, name)?);
+    if <[u8; 4]>::FLOWS.contains(&name) {
+        return Ok(maps::count::<FlowKey<[u8; 4]>, Flow>(directory, name)?);
+    }
+    if <[u8; 16]>::FLOWS.contains(&name) {
+        return Ok(maps::count::<FlowKey<[u8; 16]>, Flow>(directory, name)?);
     }
     let mut count = 0;
     entries::each_entry(directory, name, &mut |_| {
@@ -107,6 +111,11 @@ fn count(directory: &Path, name: &'static str) -> Result<u64, DumpError> {
         Ok(())
     })?;
     Ok(count)
+}
+
+/// The map that holds for IPv6 what `name` holds for IPv4, if there is one.
+fn of_ipv6(name: &str) -> Option<&'static str> {
+    NAMES.into_iter().find(|other| other.strip_suffix("_V6") == Some(name))
 }
 
 /// The map's name as it is pinned.

@@ -5,6 +5,7 @@ mod definition;
 mod each;
 mod endpoints;
 mod facts;
+mod family;
 mod flows;
 mod routes;
 
@@ -24,13 +25,28 @@ pub use self::{
     each::{bytes, count, each, each_per_cpu, each_slot, each_slot_per_cpu},
     endpoints::EndpointsMap,
     facts::MapFacts,
+    family::Family,
     flows::Flows,
     routes::Routes,
 };
 
 /// The pinned maps, in the order of `bpf-maps.md`.
-pub const NAMES: [&str; 9] =
-    ["LOCAL_NODE", "ROUTES", "NODES", "ENDPOINTS", "TRAFFIC", "DROPS", "FLOWS", "CANDIDATES", "NEIGHBOURS"];
+pub const NAMES: [&str; 14] = [
+    "LOCAL_NODE",
+    "ROUTES",
+    "ROUTES_V6",
+    "NODES",
+    "ENDPOINTS",
+    "ENDPOINTS_V6",
+    "TRAFFIC",
+    "TRAFFIC_V6",
+    "DROPS",
+    "FLOWS",
+    "FLOWS_V6",
+    "CANDIDATES",
+    "CANDIDATES_V6",
+    "NEIGHBOURS",
+];
 
 /// What can go wrong with a map.
 #[derive(Debug, thiserror::Error)]

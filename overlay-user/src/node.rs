@@ -273,8 +273,8 @@ pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
 /// Removes the plain routes into the network that the maps name, if an agent has got as far as to write it there.
 async fn remove_direct_routes(handle: &Handle, run_dir: &RunDir) -> Result<()> {
     let Ok(local) = LocalNodeMap::open(&run_dir.maps()).and_then(|map| map.get()) else { return Ok(()) };
-    let (address, prefix) = local.network();
-    if local.vtep().port == 0 {
+    let (address, prefix) = local.range::<[u8; 4]>().network();
+    if local.port() == 0 {
         return Ok(());
     }
     let direct = DirectRoutes::new(handle.clone(), Ipv4Network::new(address, prefix)?, local.underlay_ifindex, true);

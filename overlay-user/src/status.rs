@@ -6,7 +6,11 @@ mod problems;
 mod sample;
 mod text;
 
-use std::{iter::Sum, net::Ipv4Addr, time::Duration};
+use std::{
+    iter::Sum,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use anyhow::Result;
 use ipnetwork::Ipv4Network;
@@ -68,7 +72,7 @@ pub struct Peer {
     /// The subnet.
     pub subnet: Ipv4Network,
     /// Underlay address of the node that owns it.
-    pub node: Ipv4Addr,
+    pub node: IpAddr,
     /// `active`, `idle`, or `one-way` where packets went out and none has come in, ever.
     pub state: &'static str,
     /// Whether packets go without a tunnel.
@@ -133,7 +137,7 @@ impl Status {
                 () if total.encap_packets > 0 && total.decap_packets == 0 => "one-way",
                 () => "idle",
             };
-            Peer { subnet, node: route.next_hop(), state, direct: route.is_direct(), total, rate }
+            Peer { subnet, node: route.next_hop().ip(), state, direct: route.is_direct(), total, rate }
         });
         let peers = peers.collect();
         let drops = after.drops.iter().zip(&before.drops).filter(|((_, packets), _)| *packets > 0);
@@ -147,13 +151,14 @@ impl Status {
 impl NodeStatus {
     fn read(run_dir: &RunDir, containers: usize) -> Result<Self> {
         let node = LocalNodeMap::open(&run_dir.existing_maps()?)?.get()?;
-        let (vtep, (subnet, length)) = (node.vtep(), node.subnet());
-        let subnet = node.claims_subnet().then(|| Ipv4Network::new(subnet, length)).transpose()?;
-        let network = Ipv4Network::new(node.network().0, node.network().1)?;
+        let (vtep, range) = (node.vtep::<[u8; 4]>(), node.range::<[u8; 4]>());
+        let of = |(address, length)| Ipv4Network::new(address, length);
+        let subnet = range.claims_subnet().then(|| of(range.subnet())).transpose()?;
+        let network = of(range.network())?;
         Ok(Self {
             address: vtep.address,
-            underlay: interface_name(node.underlay_ifindex),
-            overlay: interface_name(node.overlay_ifindex),
+underlay: interface_name(node.underlay_ifindex),
+            overlay: interface_name(node.usual_device::<[u8; 4]>().ifindex),
             network,
             subnet,
             port: vtep.port,

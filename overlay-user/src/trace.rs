@@ -78,8 +78,8 @@ fn journey(run_dir: &RunDir) -> Result<Journey> {
         tracer,
         attached,
         kernel: Kernel::open()?,
-        routes: Routes::open(&maps, node.subnet().1)?.all()?,
-        endpoints: EndpointsMap::open(&maps)?.all()?,
+        routes: Routes::<[u8; 4]>::open(&maps, node.range::<[u8; 4]>().subnet().1)?.all()?,
+        endpoints: EndpointsMap::<[u8; 4]>::open(&maps)?.all()?,
         node,
     })
 }

@@ -85,7 +85,7 @@ pub(crate) fn await_route(node: &Node, third: u8, wanted: Option<Route>) {
 pub(crate) fn await_peer(cluster: &Cluster) {
     let [one, two, ..] = cluster.nodes() else { panic!("two nodes") };
     let (subnet, hop) = (one.subnet().subnet(), one.address());
-    let knows = || two.counters().routes().unwrap().get(&subnet).is_some_and(|route| route.next_hop() == hop);
+    let knows = || two.counters().routes().unwrap().get(&subnet).is_some_and(|route| route.next_hop().ip() == hop);
     wait_until("the peer's route to us", LIMIT, knows).unwrap();
 }
 

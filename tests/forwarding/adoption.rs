@@ -29,7 +29,7 @@ fn key(third: u8) -> String {
 /// The next hop of the first node's route to 10.1.`third`.0/24, by its last byte.
 fn next_hop(cluster: &Cluster, third: u8) -> Option<u8> {
     let routes = cluster.nodes()[0].counters().routes().unwrap();
-    routes.get(&Ipv4Addr::new(10, 1, third, 0)).map(|route| route.next_hop().octets()[3])
+    routes.get(&Ipv4Addr::new(10, 1, third, 0)).map(|route| route.next_hop().ipv4().unwrap().octets()[3])
 }
 
 #[test]

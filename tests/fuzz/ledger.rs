@@ -10,8 +10,6 @@ use overlay_tests::{
     programs::Programs,
 };
 
-use crate::world::v4;
-
 /// What the model has counted so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ledger {
@@ -25,9 +23,7 @@ impl Ledger {
         let subnets = facts.routes.keys().map(IpNetwork::network);
         Ok(Self {
             drops: programs.drops()?.into_iter().map(|(_, count)| count).collect(),
-            traffic: subnets
-                .map(|subnet| Ok((subnet, programs.traffic(v4(subnet).octets())?)))
-                .collect::<Result<_>>()?,
+            traffic: subnets.map(|subnet| Ok((subnet, traffic(programs, subnet)?))).collect::<Result<_>>()?,
         })
     }
 
@@ -49,7 +45,7 @@ impl Ledger {
             return Ok(Some(format!("{reason:?} is not counted")));
         }
         let Some((subnet, _)) = expected.counted else { return Ok(None) };
-        let (counted, wanted) = (programs.traffic(v4(subnet).octets())?, self.traffic[&subnet]);
+        let (counted, wanted) = (traffic(programs, subnet)?, self.traffic[&subnet]);
         Ok((counted != wanted).then(|| format!("traffic with {subnet} is {counted:?}, not {wanted:?}")))
     }
 
@@ -71,5 +67,13 @@ impl Ledger {
             }
         }
         Ok(Some(wrong.join("; ")))
+    }
+}
+
+/// What the programs have counted for a subnet.
+fn traffic(programs: &mut Programs, subnet: IpAddr) -> Result<Traffic> {
+    match subnet {
+        IpAddr::V4(subnet) => programs.traffic(subnet.octets()),
+        IpAddr::V6(subnet) => programs.traffic(subnet.octets()),
     }
 }

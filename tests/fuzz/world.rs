@@ -70,37 +70,49 @@ pub(crate) fn all(encapsulation: Encapsulation, families: Families) -> [World; W
 }
 
 impl World {
-    /// The programs in this world, whose maps have IPv4 alone.
+    /// The programs in this world.
     pub(crate) fn load(&self) -> Result<Programs> {
         let mut programs = Programs::load(self.facts.encapsulation)?;
-        let written = self.facts.node.and_then(|node| {
-            let (end, range) = (node.ends.v4?, node.ranges.v4?);
-            let vtep = Vtep { address: v4(end.address), mac: end.mac, port: node.port, vni: node.vni };
-            let prefix = |network: IpNetwork| (v4(network.network()), network.prefix());
-            Some(LocalNode::new(&vtep, prefix(range.network), prefix(range.subnet), 1, (1, 1450)))
-        });
-        programs.set_node(written.unwrap_or_else(unwritten))?;
+        // Or what an array map holds before anybody writes to it.
+        programs.set_node(self.facts.node.as_ref().map_or_else(|| LocalNode::new(0), local_node))?;
         for (subnet, hop) in &self.facts.routes {
-            let route = Route::new(v4(hop.address), hop.mac);
+            let route = Route::new(hop.address, hop.mac);
             let route = if hop.direct { route.direct() } else { route };
-            programs.set_route_to(v4(subnet.network()).octets(), route)?;
+            match subnet.network() {
+                IpAddr::V4(subnet) => programs.set_route_to(subnet.octets(), route)?,
+                IpAddr::V6(subnet) => programs.set_route_to(subnet.octets(), route)?,
+            }
         }
         Ok(programs)
     }
 }
 
-/// What an array map holds before anybody writes to it.
-fn unwritten() -> LocalNode {
-    let nobody = Vtep { address: Ipv4Addr::UNSPECIFIED, mac: [0; 6], port: 0, vni: 0 };
-    LocalNode::new(&nobody, (Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::UNSPECIFIED, 0), 0, (0, 0))
-}
-
-/// The address as the programs' maps have it.
-pub(crate) fn v4(address: IpAddr) -> Ipv4Addr {
-    match address {
-        IpAddr::V4(v4) => v4,
-        IpAddr::V6(v6) => panic!("the programs' maps have no {v6}"),
+/// The value of `LOCAL_NODE` for this node.
+fn local_node(node: &Node) -> LocalNode {
+    let PerFamily { v4, v6 } = node.ends;
+    let mut written = LocalNode::new(1);
+    for End { address, mac } in v4.into_iter().chain(v6) {
+        let (port, vni) = (node.port, node.vni);
+        written = match address {
+            IpAddr::V4(address) => written.over::<[u8; 4]>(&Vtep { address, mac, port, vni }, 1),
+            IpAddr::V6(address) => written.over::<[u8; 16]>(&Vtep { address, mac, port, vni }, 1),
+        };
     }
+    let PerFamily { v4, v6 } = node.ranges;
+    for range in v4.into_iter().chain(v6) {
+        written = match (range.network, range.subnet) {
+            (IpNetwork::V4(network), IpNetwork::V4(subnet)) => written.with::<[u8; 4]>(
+                overlay_common::Range::new((network.network(), network.prefix()), (subnet.network(), subnet.prefix())),
+                1450,
+            ),
+            (IpNetwork::V6(network), IpNetwork::V6(subnet)) => written.with::<[u8; 16]>(
+                overlay_common::Range::new((network.network(), network.prefix()), (subnet.network(), subnet.prefix())),
+                1430,
+            ),
+            (network, subnet) => panic!("{subnet} in {network}"),
+        };
+    }
+    written
 }
 
 fn hop_v4(last: u8) -> Hop {

@@ -25,7 +25,7 @@ fn programs() -> Programs {
     for (address, endpoint) in
         [(LOCAL, Endpoint::new(HERE, MAC)), (NEIGHBOUR, Endpoint::new(HERE + 1, MAC)), (GATEWAY, Endpoint::NODE)]
     {
-        programs.set_endpoint(address, endpoint).expect("enter an endpoint");
+        programs.set_endpoint(address.octets(), endpoint).expect("enter an endpoint");
     }
     programs
 }

@@ -1,8 +1,6 @@
 //! `from_underlay` and `xdp_decap`: what other nodes send.
 
-use std::net::Ipv4Addr;
-
-use overlay_common::{Encapsulation, LocalNode, Reason, Vtep};
+use overlay_common::{Encapsulation, LocalNode, Reason};
 use overlay_tests::{
     packets::{ETHER_ARP, ETHER_IPV4, ETHER_IPV6, ETHER_VLAN, Ipv4, PROTO_TCP, PROTO_UDP, ethernet, udp},
     programs::{Context, Outcome, Programs, REMOTE_NODE, REMOTE_SUBNET, VTEP},
@@ -207,11 +205,9 @@ fn what_is_dropped_for_a_congestion_mark_is_not_counted_as_accepted() {
 
 #[test]
 fn everything_passes_until_the_agent_has_said_who_we_are() {
-    let nobody = Vtep { address: Ipv4Addr::UNSPECIFIED, mac: [0; 6], port: 0, vni: 0 };
-    let zero = LocalNode::new(&nobody, (Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::UNSPECIFIED, 0), 0, (0, 0));
     for encapsulation in BOTH {
         let mut programs = Programs::load(encapsulation).expect("load the programs");
-        programs.set_node(zero).expect("write LOCAL_NODE");
+        programs.set_node(LocalNode::new(0)).expect("write LOCAL_NODE");
         for Hook { program, next, .. } in [FROM_UNDERLAY, XDP_DECAP] {
             for ip in [inner(REMOTE, LOCAL), tunnel(encapsulation, &inner(REMOTE, LOCAL))] {
                 let packet = from_wire(&ip);

@@ -32,7 +32,7 @@ fn now() -> Ticks {
 
 fn programs(encapsulation: Encapsulation, approved: Option<FlowKey>) -> Programs {
     let mut programs = Programs::load_with_fast_path(encapsulation, TTL).expect("load the programs");
-    programs.set_endpoint(LOCAL, Endpoint::new(HERE, MAC)).expect("enter an endpoint");
+    programs.set_endpoint(LOCAL.octets(), Endpoint::new(HERE, MAC)).expect("enter an endpoint");
     if let Some(key) = approved {
         let seen = Sightings { before: now(), after: now() };
         programs.set_flow(key, Flow { outgoing: seen, incoming: seen }).expect("enter a flow");

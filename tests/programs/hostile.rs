@@ -204,7 +204,7 @@ fn nothing_is_read_behind_the_end_of_the_outer_packet() {
     for encapsulation in BOTH {
         let whole = tunnel(encapsulation, &inner(REMOTE, LOCAL));
         let payload = &whole.payload[8..];
-        let headers = usize::from(encapsulation.overhead()) - 28 + 20;
+        let headers = usize::from(encapsulation.overhead::<[u8; 4]>()) - 28 + 20;
         let case = |name, flags_and_offset, length| {
             // Good headers all the same, but the kernel would cut them off and, of a fragment, read others.
             let datagram = udp(50_000, VTEP.port, &payload[..length]);

@@ -3,6 +3,7 @@
 mod container;
 mod decap;
 mod encap;
+mod families;
 mod fast;
 mod hostile;
 mod unreachable;

@@ -77,19 +77,20 @@ fn every_map_is_listed_and_dumped_with_the_documented_fields_while_the_agent_is_
             let entries = rows(one, &["dump", name]);
             assert!(row["memory_bytes"].as_u64().unwrap() > 0 && row["entries"].as_u64() <= row["capacity"].as_u64());
             // The flow that is on the fast path is a candidate no more.
-            assert!(!entries.is_empty() || name == "CANDIDATES", "{name} is empty");
+            // An IPv4 cluster has nothing in the maps of IPv6.
+            assert!(!entries.is_empty() || name == "CANDIDATES" || name.ends_with("_V6"), "{name} is empty");
             for entry in &entries {
                 let fields: Vec<_> = entry.as_object().unwrap().keys().collect();
                 assert_eq!(fields, documented[name], "{name}");
             }
-            if name != "CANDIDATES" {
+            if !entries.is_empty() && name != "CANDIDATES" {
                 assert_eq!(row["entries"].as_u64(), Some(entries.len() as u64), "{name}");
                 let table = prints(one, &["dump", &name.to_lowercase()]);
                 assert!(table.starts_with(&format!(" {} ", documented[name][0])), "{table}");
             }
         }
         let table = prints(one, &["list"]);
-        assert!(table.lines().count() == 10 && table.contains("dropped packets by reason"), "{table}");
+        assert!(table.lines().count() == 15 && table.contains("dropped packets by reason"), "{table}");
 
         let route = &rows(one, &["dump", "ROUTES"])[0];
         assert_eq!(route["next_hop"], two.address().to_string());
@@ -128,7 +129,8 @@ fn a_dump_can_be_filtered_where_that_has_a_meaning_and_printed_as_bytes() {
         refused(one, &["dump", "NOTHING"], &["NOTHING", "LOCAL_NODE, ROUTES"]);
 
         let raw = prints(one, &["dump", "NODES", "-o", "raw"]);
-        let hex = |octets: [u8; 4]| octets.map(|octet| format!("{octet:02x}")).concat();
-        assert_eq!(raw, format!("{} {}\n", hex(two.address().octets()), hex(two.subnet().subnet().octets())));
+        let hex = |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+        let (node, subnet) = (two.address().to_ipv6_mapped().octets(), two.subnet().subnet().octets());
+        assert_eq!(raw, format!("{} {}{}\n", hex(&node), hex(&subnet), hex(&[0; 16])));
     });
 }

@@ -164,10 +164,11 @@ impl Facts {
         self.routes.values().any(|hop| hop.address == address)
     }
 
-    /// The family of packets with this EtherType, if the overlay carries it. IPv4 is looked at whether it does or not.
+    /// The family of packets with this EtherType, if the overlay carries it. A `LOCAL_NODE` that nobody has written describes
+    /// an overlay of neither.
     fn inner_family(&self, ether_type: u16) -> Option<Family> {
-        let has_v6 = self.node.is_some_and(|node| node.ranges.v6.is_some());
-        Family::of_ether_type(ether_type).filter(|family| *family == Family::V4 || has_v6)
+        let carries = |family: &Family| self.node.is_some_and(|node| node.ranges.of(*family).is_some());
+        Family::of_ether_type(ether_type).filter(carries)
     }
 }
 

@@ -31,6 +31,66 @@ pub const PROTO_UDP: u8 = 17;
 /// ICMPv6.
 pub const PROTO_ICMPV6: u8 = 58;
 
+/// An IP packet of either family.
+pub trait Ip: Clone {
+    /// What an Ethernet header calls it.
+    const ETHER_TYPE: u16;
+
+    /// Its bytes.
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// DSCP and ECN.
+    fn tos(&self) -> u8;
+
+    /// The same with another TOS byte, or traffic class.
+    #[must_use]
+    fn with_tos(self, tos: u8) -> Self;
+
+    /// The same as a router has forwarded it.
+    #[must_use]
+    fn forwarded(self) -> Self;
+}
+
+impl Ip for Ipv4 {
+    const ETHER_TYPE: u16 = ETHER_IPV4;
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.bytes()
+    }
+
+    fn tos(&self) -> u8 {
+        self.tos
+    }
+
+    fn with_tos(self, tos: u8) -> Self {
+        Self { tos, ..self }
+    }
+
+    fn forwarded(self) -> Self {
+        Self { ttl: self.ttl - 1, ..self }
+    }
+}
+
+impl Ip for Ipv6 {
+    const ETHER_TYPE: u16 = ETHER_IPV6;
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.bytes()
+    }
+
+    fn tos(&self) -> u8 {
+        self.traffic_class
+    }
+
+    fn with_tos(self, traffic_class: u8) -> Self {
+        Self { traffic_class, ..self }
+    }
+
+    fn forwarded(self) -> Self {
+        Self { hop_limit: self.hop_limit - 1, ..self }
+    }
+}
+
 /// An Ethernet frame.
 #[must_use]
 pub fn ethernet(destination: [u8; 6], source: [u8; 6], ether_type: u16, payload: &[u8]) -> Vec<u8> {

@@ -1,6 +1,10 @@
 //! The programs in the kernel, run on single packets through `BPF_PROG_TEST_RUN`.
 
-use std::{fmt, net::Ipv4Addr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -9,8 +13,11 @@ use aya::{
     programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
-use overlay_common::{Encapsulation, Endpoint, Flow, FlowKey, LocalNode, Reason, Route, Ticks, Traffic, Vtep};
-use overlay_user::maps::patiently;
+use overlay_common::{
+    Encapsulation, Endpoint, Flow, FlowKey, LocalNode, NodeSubnets, Range, Reason, Route, Ticks, Traffic,
+    UnderlayAddress, Vtep,
+};
+use overlay_user::maps::{Family, patiently};
 
 /// The node that the programs believe to run on.
 pub const VTEP: Vtep = Vtep { address: Ipv4Addr::new(192, 168, 50, 1), mac: [0x02, 0, 0, 0, 0, 1], port: 8472, vni: 1 };
@@ -24,6 +31,22 @@ pub const REMOTE_SUBNET: [u8; 4] = [10, 1, 16, 0];
 pub const REMOTE_NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
 /// The MAC address of the other node's VTEP.
 pub const REMOTE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 2];
+
+/// The same tunnel end over IPv6.
+pub const VTEP_V6: Vtep<[u8; 16]> = Vtep {
+    address: Ipv6Addr::new(0xfd50, 0, 0, 0, 0, 0, 0, 1),
+    mac: [0x02, 0, 0, 0, 0x66, 1],
+    port: VTEP.port,
+    vni: VTEP.vni,
+};
+/// The overlay network of IPv6.
+pub const NETWORK_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0), 48);
+/// The node's own subnet of it.
+pub const SUBNET_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfd00, 1, 0, 15, 0, 0, 0, 0), 64);
+/// The other node's.
+pub const REMOTE_SUBNET_V6: [u8; 16] = Ipv6Addr::new(0xfd00, 1, 0, 16, 0, 0, 0, 0).octets();
+/// The other node's underlay address of IPv6.
+pub const REMOTE_NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd50, 0, 0, 0, 0, 0, 0, 2);
 
 /// What a program did with a packet.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,6 +97,19 @@ impl Programs {
         Self::load_for_flows(encapsulation, flow_ttl, 65_536)
     }
 
+    /// The same with both families, inside and on the underlay; the other node is known by its address `other_node`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_dual_stack(other_node: IpAddr, flow_ttl: Ticks) -> Result<Self> {
+        let mut programs = Self::load_with_fast_path(Encapsulation::Vxlan, flow_ttl)?;
+        let (v4, v6) = (Range::<[u8; 4]>::new(NETWORK, SUBNET), Range::<[u8; 16]>::new(NETWORK_V6, SUBNET_V6));
+        programs.set_node(LocalNode::new(1).over(&VTEP, 1).over(&VTEP_V6, 1).with(v4, 1450).with(v6, 1430))?;
+        programs.set_route(REMOTE_SUBNET, other_node)?;
+        programs.set_route(REMOTE_SUBNET_V6, other_node)?;
+        Ok(programs)
+    }
+
     /// The same, with room for so many flows.
     ///
     /// # Errors
@@ -94,7 +130,7 @@ impl Programs {
         let program: &mut Xdp = ebpf.program_mut("xdp_decap").context("xdp_decap")?.try_into()?;
         program.load().context("load xdp_decap")?;
         let mut programs = Self { ebpf };
-        programs.set_node(LocalNode::new(&VTEP, NETWORK, SUBNET, 1, (1, 1450)))?;
+        programs.set_node(LocalNode::new(1).over(&VTEP, 1).with(Range::<[u8; 4]>::new(NETWORK, SUBNET), 1450))?;
         programs.set_route(REMOTE_SUBNET, REMOTE_NODE)?;
         Ok(programs)
     }
@@ -112,7 +148,7 @@ impl Programs {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn set_route(&mut self, subnet: [u8; 4], node: Ipv4Addr) -> Result<()> {
+    pub fn set_route<A: Family>(&mut self, subnet: A, node: impl Into<UnderlayAddress>) -> Result<()> {
         self.set_route_to(subnet, Route::new(node, REMOTE_MAC))
     }
 
@@ -120,12 +156,14 @@ impl Programs {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn set_route_to(&mut self, subnet: [u8; 4], route: Route) -> Result<()> {
-        let mut routes: HashMap<_, [u8; 4], Route> = self.map("ROUTES")?;
+    pub fn set_route_to<A: Family>(&mut self, subnet: A, route: Route) -> Result<()> {
+        let mut routes: HashMap<_, A, Route> = self.map(A::ROUTES)?;
         routes.insert(subnet, route, 0)?;
-        let mut nodes: HashMap<_, [u8; 4], [u8; 4]> = self.map("NODES")?;
-        nodes.insert(route.next_hop().octets(), subnet, 0)?;
-        let mut traffic: PerCpuHashMap<_, [u8; 4], Traffic> = self.map("TRAFFIC")?;
+        let mut nodes: HashMap<_, UnderlayAddress, NodeSubnets> = self.map("NODES")?;
+        let mut owned = nodes.get(&route.next_hop(), 0).unwrap_or_default();
+        owned.set(subnet);
+        nodes.insert(route.next_hop(), owned, 0)?;
+        let mut traffic: PerCpuHashMap<_, A, Traffic> = self.map(A::TRAFFIC)?;
         let cpus = cpus()?;
         let zero = || PerCpuValues::try_from(vec![Traffic::default(); cpus]).map_err(MapError::IoError);
         Ok(patiently(|| traffic.insert(subnet, zero()?, 0))?)
@@ -135,26 +173,26 @@ impl Programs {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn set_endpoint(&mut self, address: Ipv4Addr, endpoint: Endpoint) -> Result<()> {
-        let mut map: HashMap<_, [u8; 4], Endpoint> = self.map("ENDPOINTS")?;
-        Ok(map.insert(address.octets(), endpoint, 0)?)
+    pub fn set_endpoint<A: Family>(&mut self, address: A, endpoint: Endpoint) -> Result<()> {
+        let mut map: HashMap<_, A, Endpoint> = self.map(A::ENDPOINTS)?;
+        Ok(map.insert(address, endpoint, 0)?)
     }
 
-    /// Enters a flow into `FLOWS`.
+    /// Enters a flow among those that the fast path carries.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn set_flow(&mut self, key: FlowKey, flow: Flow) -> Result<()> {
-        let mut map: HashMap<_, FlowKey, Flow> = self.map("FLOWS")?;
+    pub fn set_flow<A: Family>(&mut self, key: FlowKey<A>, flow: Flow) -> Result<()> {
+        let mut map: HashMap<_, FlowKey<A>, Flow> = self.map(A::FLOWS[0])?;
         Ok(map.insert(key, flow, 0)?)
     }
 
-    /// What `FLOWS` knows of a flow.
+    /// What is known of a flow that the fast path carries.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn flow(&mut self, key: FlowKey) -> Result<Option<Flow>> {
-        let map: HashMap<_, FlowKey, Flow> = self.map("FLOWS")?;
+    pub fn flow<A: Family>(&mut self, key: FlowKey<A>) -> Result<Option<Flow>> {
+        let map: HashMap<_, FlowKey<A>, Flow> = self.map(A::FLOWS[0])?;
         match map.get(&key, 0) {
             Err(MapError::KeyNotFound) => Ok(None),
             other => Ok(Some(other?)),
@@ -219,8 +257,8 @@ impl Programs {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn traffic(&mut self, subnet: [u8; 4]) -> Result<Traffic> {
-        let map: PerCpuHashMap<_, [u8; 4], Traffic> = self.map("TRAFFIC")?;
+    pub fn traffic<A: Family>(&mut self, subnet: A) -> Result<Traffic> {
+        let map: PerCpuHashMap<_, A, Traffic> = self.map(A::TRAFFIC)?;
         let mut sum = Traffic::default();
         for value in map.get(&subnet, 0)?.iter() {
             sum += *value;

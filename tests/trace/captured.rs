@@ -70,7 +70,7 @@ fn frame(packet: &Ipv4) -> Vec<u8> {
 
 /// The same in a tunnel, with these VXLAN flags, as it is on the wire.
 fn outer(backend: Backend, one: &Node, two: &Node, inner: &Ipv4, flags: u8) -> Vec<u8> {
-    let [from, to] = [one, two].map(|node| node.counters().local_node().unwrap().vtep());
+    let [from, to] = [one, two].map(|node| node.counters().local_node().unwrap().vtep::<[u8; 4]>());
     let payload = match backend {
         Backend::Udp => inner.bytes(),
         Backend::Vxlan => vxlan(flags, 1, &ethernet(to.mac, from.mac, ETHER_IPV4, &inner.bytes())),
@@ -146,7 +146,7 @@ fn a_captured_packet_is_traced_byte_by_byte_or_refused_in_one_line() {
 
 /// The name of the overlay device of `node`.
 fn overlay_device(node: &Node) -> String {
-    let index = node.counters().local_node().unwrap().overlay_ifindex;
+    let index = node.counters().local_node().unwrap().usual_device::<[u8; 4]>().ifindex;
     let name = node.netns().run(|| nix::net::if_::if_indextoname(index)).expect("the overlay device");
     name.into_string().expect("a name")
 }

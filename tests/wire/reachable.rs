@@ -148,7 +148,7 @@ fn a_bridge_with_a_smaller_mtu_counts_on_the_fast_path_as_well() {
         let [here, there] = two(cluster);
         let mtu = 1300;
         there.netns().ip(&format!("link set dev {BRIDGE} mtu {mtu}")).unwrap();
-        let known = || u32::from(there.counters().local_node().unwrap().mtu());
+        let known = || u32::from(there.counters().local_node().unwrap().mtu::<[u8; 4]>());
         wait_until("the agent to know it", LIMIT, || known() == mtu).unwrap();
         let container = &here.container().netns;
         let (near, far) = (

@@ -18,8 +18,8 @@ impl Reason {
     pub const fn advice(self) -> Advice {
         let (meaning, hint) = match self {
             Self::NotIpv4 => (
-                "the node sent ARP, IPv6 or another protocol into the overlay device, which carries IPv4 only",
-                "a few are harmless; for many, look for IPv6 or a bridge on the overlay device: `ip address show`, `bridge link`",
+                "the node sent ARP, or IPv6 or IPv4 that the network config does not enable, into the overlay device",
+                "a few are harmless; for many, look for addresses or a bridge on the overlay device: `ip address show`, `bridge link`",
             ),
             Self::Truncated => (
                 "a packet ended inside an Ethernet, IP, UDP, VXLAN or ARP header",
@@ -30,7 +30,7 @@ impl Reason {
                 "something forges or damages packets: capture outer packets on the underlay interface and compare with the sender",
             ),
             Self::BadHeader => (
-                "an inner IP header was no IPv4 header, or shorter than one",
+                "an inner IP header was none of its version, or shorter than one",
                 "something forges or damages packets, or speaks another protocol on the tunnel's port: capture there",
             ),
             Self::NotUnicast => (
@@ -78,8 +78,8 @@ impl Reason {
                 "another kind of VXLAN (GBP, GPE) on the same port: choose another `Port` in the network config",
             ),
             Self::InnerNotIpv4 => (
-                "a VXLAN frame carried ARP, IPv6 or another protocol instead of IPv4",
-                "another VXLAN on the same port, or a peer with IPv6 or ARP on its overlay device",
+                "a VXLAN frame carried ARP, or IPv6 or IPv4 that the network config does not enable",
+                "another VXLAN on the same port, or a peer with another network config or ARP on its overlay device",
             ),
             Self::NotEncapsulated => (
                 "a packet with a container's source address came in on the underlay without a tunnel",
@@ -102,7 +102,7 @@ impl Reason {
                 "two interfaces on one link (set `net.ipv4.conf.all.arp_ignore=1`), or somebody on this node who forges: `ip address`",
             ),
             Self::SpoofedNeighbour => (
-                "a container sent with the address of another container or of the node, or hid its source",
+                "a container sent with the address of another container or of the node, spoke as a router, or hid its source",
                 "a forger, or one address given twice: find the container by `--log-drops` and `overlay map dump ENDPOINTS`",
             ),
         };

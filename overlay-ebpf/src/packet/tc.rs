@@ -1,34 +1,36 @@
 //! [`TcPacket`]: a socket buffer.
 
-use core::net::Ipv4Addr;
-
 use aya_ebpf::{
     bindings::{
-        BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_fib_lookup as FibLookup,
+        BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS,
+        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        bpf_fib_lookup as FibLookup,
     },
     helpers::{
         bpf_csum_diff, bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail,
     },
     programs::TcContext,
 };
-use network_types::eth::EthHdr;
-use overlay_common::{Encapsulation, LocalNode, Reason, Step, UdpHeaders, VxlanHeaders, XDP_DECAPSULATED};
+use network_types::{
+    eth::EthHdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+};
+use overlay_common::{
+    Address as _, IpHeader as _, LocalNode, Reason, Step, UdpHeaders, UnderlayAddress, VxlanHeaders, XDP_DECAPSULATED,
+};
 
 use super::{L2, Packet, view};
-use crate::{Verdict, maps, trace};
+use crate::{Verdict, inner::Inner, maps, outer::Outer, trace};
 
-/// The most that decap looks at: outer Ethernet, IPv4 with all its options, UDP, VXLAN, inner Ethernet and IPv4.
-const DECAP_HEADERS: u32 = 14 + 60 + 8 + 8 + 14 + 20;
+/// The most that decap looks at: outer Ethernet, IPv4 with all its options, UDP, VXLAN, inner Ethernet and IPv6. Over IPv6 it
+/// is less, also with a fragment header.
+const DECAP_HEADERS: usize = 14 + 60 + 8 + 8 + 14 + 40;
 
-/// What the fast path looks at where the outer IPv4 header has no options: up to the inner TCP header, without options.
-const fn usual_decap_headers(encapsulation: Encapsulation) -> u32 {
-    14 + encapsulation.overhead() as u32 + 20 + 20
-}
+/// Length in bytes of a TCP header without options.
+const TCP_LEN: usize = 20;
 
-/// IPv4, as sockets know it.
-const AF_INET: u8 = 2;
+/// IPv6 as the context's `protocol` says it.
+const PROTOCOL_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
 /// The VLAN's number in a tag.
 const VLAN_ID: u32 = 0x0fff;
@@ -37,24 +39,26 @@ const VLAN_ID: u32 = 0x0fff;
 const ACCEPTED: u32 = 0x6f76;
 
 /// The most that a program looks at in a packet that is not encapsulated: Ethernet, and IPv4 and TCP without options.
-const BARE_HEADERS: u32 = 14 + 20 + 20;
+const BARE_HEADERS: usize = L2 + Ipv4Hdr::LEN + TCP_LEN;
+/// The same of IPv6.
+const BARE_HEADERS_V6: usize = L2 + Ipv6Hdr::LEN + TCP_LEN;
 
 /// `BPF_F_ADJ_ROOM_ENCAP_L2(14)`: the kernel derives the inner MAC header from it, so it is the length of the
 /// inner Ethernet header alone; software segmentation goes wrong with the VXLAN header counted in.
 const ENCAP_L2_ETHERNET: u64 = (EthHdr::LEN as u64) << 56;
 
 /// Outer headers that can be put in front of a packet.
-pub(crate) trait OuterHeaders {
-    /// What `bpf_skb_adjust_room` must know about them beside IPv4 and UDP.
-    const INNER_L2: u64;
+pub(crate) trait OuterHeaders: Copy {
+    /// What `bpf_skb_adjust_room` must know about them beside UDP.
+    const ROOM: u64;
 }
 
-impl OuterHeaders for UdpHeaders {
-    const INNER_L2: u64 = 0;
+impl<O: Outer> OuterHeaders for UdpHeaders<O> {
+    const ROOM: u64 = O::ENCAP;
 }
 
-impl OuterHeaders for VxlanHeaders {
-    const INNER_L2: u64 = ENCAP_L2_ETHERNET | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64;
+impl<O: Outer> OuterHeaders for VxlanHeaders<O> {
+    const ROOM: u64 = O::ENCAP | ENCAP_L2_ETHERNET | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64;
 }
 
 /// A socket buffer on a TC hook.
@@ -68,9 +72,10 @@ impl TcPacket {
     #[inline(always)]
     pub(crate) fn from_wire(ctx: TcContext) -> Self {
         let packet = Self { ctx };
-        packet.pull(usual_decap_headers(maps::encapsulation()));
-        if packet.header::<u8>(L2).is_ok_and(|vihl| matches!(vihl, 0x46..=0x4f)) {
-            packet.pull(DECAP_HEADERS);
+        if packet.is_ipv6() {
+            packet.pull_tunnel::<Ipv6Hdr>();
+        } else {
+            packet.pull_tunnel::<Ipv4Hdr>();
         }
         packet
     }
@@ -80,17 +85,39 @@ impl TcPacket {
     #[inline(always)]
     pub(crate) fn bare(ctx: TcContext) -> Self {
         let packet = Self { ctx };
-        packet.pull(BARE_HEADERS);
+        packet.pull(if packet.is_ipv6() { BARE_HEADERS_V6 } else { BARE_HEADERS });
         packet
+    }
+
+    /// Pulls the headers of a packet that may be a tunnel packet over the outer family `O`: up to the inner TCP header, without
+    /// options, which is what the fast path looks at. Whether the inner packet is IPv6, which is longer, its Ethernet header
+    /// says; of what is no tunnel packet, some bytes more or less do not matter.
+    #[inline(always)]
+    fn pull_tunnel<O: Outer>(&self) {
+        let inner = L2 + usize::from(maps::encapsulation().overhead::<O::Address>());
+        self.pull(inner + Ipv4Hdr::LEN + TCP_LEN);
+        if self.header::<O>(L2).is_ok_and(O::has_options) {
+            self.pull(DECAP_HEADERS);
+        } else if self.header::<[u8; 2]>(inner - 2).is_ok_and(|ether_type| *ether_type == Ipv6Hdr::ETHER_TYPE) {
+            self.pull(inner + Ipv6Hdr::LEN + TCP_LEN);
+        }
     }
 
     /// Pulls the first `len` bytes, or all that there are, into the linear part, where views can reach them.
     #[inline(always)]
-    fn pull(&self, len: u32) {
+    fn pull(&self, len: usize) {
+        let len = len as u32;
         let want = if self.ctx.len() < len { self.ctx.len() } else { len };
         if self.ctx.data() + want as usize > self.ctx.data_end() && self.ctx.pull_data(want).is_err() {
             // Out of memory: the headers cannot be seen, the views say "truncated" and the packet is dropped.
         }
+    }
+
+    /// Whether the packet is IPv6.
+    #[inline(always)]
+    fn is_ipv6(&self) -> bool {
+        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
+        unsafe { (*self.ctx.skb.skb).protocol == PROTOCOL_IPV6 }
     }
 
     /// The program's context, for logging.
@@ -103,7 +130,7 @@ impl TcPacket {
     /// only a priority, and the kernel takes such a packet in as if it had none.
     #[inline(always)]
     pub(crate) fn is_in_vlan(&self) -> bool {
-        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
+        // SAFETY: as above.
         unsafe { (*self.ctx.skb.skb).vlan_present != 0 && (*self.ctx.skb.skb).vlan_tci & VLAN_ID != 0 }
     }
 
@@ -150,16 +177,26 @@ impl TcPacket {
     #[inline(always)]
     pub(crate) fn grow<H: OuterHeaders>(&mut self) -> Result<(), Reason> {
         // FIXED_GSO: the segments of a super-packet keep their size, the overlay MTU leaves room for the headers.
-        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP)
-            | H::INNER_L2;
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP) | H::ROOM;
         self.ctx.adjust_room(size_of::<H>() as i32, BPF_ADJ_ROOM_MAC, flags).map_err(|_| Reason::EncapRefused)
     }
 
-    /// Takes `len` bytes away between the Ethernet header and the IP packet.
+    /// Takes `len` bytes away between the Ethernet header and the IP packet, which is of the family that it was before.
     #[inline(always)]
     pub(crate) fn strip(&mut self, len: usize) -> Result<(), Reason> {
+        self.strip_with(len, 0)
+    }
+
+    /// The same where the packet becomes one of the other family, that of `I`. Kernels before 6.3 refuse.
+    #[inline(always)]
+    pub(crate) fn strip_to<I: Inner>(&mut self, len: usize) -> Result<(), Reason> {
+        self.strip_with(len, I::DECAP)
+    }
+
+    #[inline(always)]
+    fn strip_with(&mut self, len: usize, flags: u64) -> Result<(), Reason> {
         self.ctx
-            .adjust_room(-(len as i32), BPF_ADJ_ROOM_MAC, u64::from(BPF_F_ADJ_ROOM_FIXED_GSO))
+            .adjust_room(-(len as i32), BPF_ADJ_ROOM_MAC, u64::from(BPF_F_ADJ_ROOM_FIXED_GSO) | flags)
             .map_err(|_| Reason::DecapRefused)
     }
 
@@ -201,16 +238,24 @@ impl TcPacket {
     /// MAC addresses, destination and source, of frames that go to `next_hop` on the underlay interface, if the kernel has
     /// them at hand.
     #[inline(always)]
-    pub(crate) fn look_up_neighbour(&self, node: &LocalNode, next_hop: Ipv4Addr) -> Option<([u8; 6], [u8; 6])> {
+    pub(crate) fn look_up_neighbour<O: Outer>(
+        &self,
+        node: &LocalNode,
+        next_hop: UnderlayAddress,
+    ) -> Option<([u8; 6], [u8; 6])> {
+        let lookup = maps::scratch::<FibLookup>()?;
         // SAFETY: integers and byte arrays; zero is "not given" for each.
-        let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
-        lookup.family = AF_INET;
+        unsafe { core::ptr::write_bytes(lookup, 0, 1) };
+        lookup.family = O::SOCKET_FAMILY;
         lookup.ifindex = node.underlay_ifindex;
-        lookup.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(node.vtep().address.octets());
-        lookup.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(next_hop.octets());
+        let (source, destination) = (&raw mut lookup.__bindgen_anon_3, &raw mut lookup.__bindgen_anon_4);
+        // SAFETY: both have room for an address of either family, at their start.
+        unsafe { source.cast::<O::Address>().write_unaligned(node.address()) };
+        // SAFETY: as above.
+        unsafe { destination.cast::<O::Address>().write_unaligned(O::Address::from_underlay(next_hop)) };
         let (context, size) = (self.ctx.skb.skb.cast(), size_of::<FibLookup>() as i32);
         // SAFETY: the context is valid, and the helper writes within `lookup`.
-        let found = unsafe { bpf_fib_lookup(context, &raw mut lookup, size, BPF_FIB_LOOKUP_OUTPUT) };
+        let found = unsafe { bpf_fib_lookup(context, lookup, size, BPF_FIB_LOOKUP_OUTPUT) };
         let usable = found == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && lookup.ifindex == node.underlay_ifindex;
         usable.then_some((lookup.dmac, lookup.smac))
     }

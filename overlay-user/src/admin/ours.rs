@@ -45,7 +45,7 @@ impl Ours {
 
 impl Overlay {
     fn of(local: &LocalNode) -> Self {
-        Self { subnet: local.subnet(), mac: local.vtep().mac }
+        Self { subnet: local.range::<[u8; 4]>().subnet(), mac: local.vtep::<[u8; 4]>().mac }
     }
 
     /// A MAC address was drawn at random and settles it. Without one the subnet has to do.

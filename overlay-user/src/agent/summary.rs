@@ -28,7 +28,7 @@ pub(super) fn tell(config: &AgentConfig, settled: &Settled, subnet: Ipv4Network,
 }
 
 fn why_mtu(settled: &Settled) -> String {
-    let overhead = settled.backend.encapsulation().overhead();
+    let overhead = settled.backend.encapsulation().overhead::<[u8; 4]>();
     match settled.backend {
         Backend::Vxlan { mtu: Some(mtu), .. } => {
             format!("{mtu} by the network config, less {overhead} of outer headers")

@@ -13,7 +13,7 @@ pub(super) fn check(underlay: &Underlay, backend: &Backend) -> (Finding, Option<
             return (Finding::refused(CHECK, error, format!("raise the MTU of {name}, or Backend.MTU")), None);
         }
     };
-    let wire = mtu + u32::from(backend.encapsulation().overhead());
+    let wire = mtu + u32::from(backend.encapsulation().overhead::<[u8; 4]>());
     let found = format!("overlay {mtu}; {name} {underlay_mtu}");
     let finding = match wire < *underlay_mtu {
         true => Finding::green(CHECK, format!("{found}, of which Backend.MTU uses {wire}")),

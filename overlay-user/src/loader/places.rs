@@ -51,10 +51,12 @@ pub fn places(run_dir: &RunDir) -> Result<Vec<Place>, LoadError> {
 fn read(run_dir: &RunDir, of: impl Fn(Program) -> bool) -> Result<Vec<Place>, LoadError> {
     let (maps, links) = (run_dir.existing_maps().map_err(query)?, run_dir.links());
     let node = LocalNodeMap::open(&maps).and_then(|map| map.get()).map_err(query)?;
-    let mut required =
-        BTreeSet::from([(Program::ToOverlay, node.overlay_ifindex), (Program::FromUnderlay, node.underlay_ifindex)]);
-    if node.vtep().vni != 0 {
-        required.insert((Program::Admit, node.overlay_ifindex));
+    let mut required = BTreeSet::from([(Program::FromUnderlay, node.underlay_ifindex)]);
+    for device in node.devices() {
+        required.insert((Program::ToOverlay, device.ifindex));
+        if node.vni() != 0 {
+            required.insert((Program::Admit, device.ifindex));
+        }
     }
     let pinned: BTreeSet<_> = pins(&links)?.into_iter().filter_map(|pin| parse(&pin)).collect();
     let clsact = Clsact::new(run_dir);

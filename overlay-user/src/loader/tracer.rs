@@ -14,14 +14,16 @@ use super::{
     again::{Again, events_in},
     attached::query,
 };
-use crate::rundir::RunDir;
+use crate::{
+    maps::{Capacities, Family, Flows},
+    rundir::RunDir,
+};
 
 /// The maps that the programs only read: they are the live ones. What the programs write is their own here, so that
 /// nobody else sees it.
-const READ_ONLY: [&str; 4] = ["LOCAL_NODE", "ROUTES", "NODES", "ENDPOINTS"];
+const READ_ONLY: [&str; 6] = ["LOCAL_NODE", "ROUTES", "ROUTES_V6", "NODES", "ENDPOINTS", "ENDPOINTS_V6"];
 
-/// The flows that the programs know: few are put in.
-const FLOW_MAPS: [&str; 2] = ["FLOWS", "CANDIDATES"];
+/// Room for the flows that the programs know: few are put in.
 const FEW_FLOWS: u32 = 1024;
 
 /// The programs, loaded over the live maps, telling what they do.
@@ -45,7 +47,8 @@ impl Tracer {
     /// # Errors
     /// When the attached ones are of another build, or the kernel refuses.
     pub fn load(run_dir: &RunDir, attached: &[Attached]) -> Result<Self, LoadError> {
-        let entries = FLOW_MAPS.map(|name| (name, FEW_FLOWS));
+        let few = Capacities { flows: FEW_FLOWS, candidates: FEW_FLOWS, ipv6: true };
+        let entries = few.by_name();
         let again = Again { run_dir, attached, live: &READ_ONLY, entries: &entries, tell: Some(Selection::ALL) };
         let (ebpf, encapsulation) = again.load(Program::all())?;
         Ok(Self { ebpf, encapsulation })
@@ -61,14 +64,13 @@ impl Tracer {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn remember(&mut self, maps: &Path, key: FlowKey) -> Result<(), LoadError> {
-        for name in FLOW_MAPS {
-            let Some(flow) = crate::maps::Flows::open(maps, name).and_then(|flows| flows.get(key)).map_err(query)?
-            else {
+    pub fn remember<A: Family>(&mut self, maps: &Path, key: FlowKey<A>) -> Result<(), LoadError> {
+        for name in A::FLOWS {
+            let Some(flow) = Flows::open(maps, name).and_then(|flows| flows.get(key)).map_err(query)? else {
                 continue;
             };
             let map = self.ebpf.map_mut(name).ok_or_else(|| LoadError::Query(format!("no map {name}")))?;
-            let copied = HashMap::<_, FlowKey, Flow>::try_from(map).and_then(|mut map| map.insert(key, flow, 0));
+            let copied = HashMap::<_, FlowKey<A>, Flow>::try_from(map).and_then(|mut map| map.insert(key, flow, 0));
             copied.map_err(query)?;
         }
         Ok(())

@@ -1,21 +1,28 @@
 //! Decodes the entries of each map: addresses, names and words instead of bytes.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use aya::Pod;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nix::{
     sys::time::TimeSpec,
     time::{ClockId, clock_gettime},
 };
-use overlay_common::{Endpoint, Flow, FlowKey, LocalNode, Neighbour, Reason, Route, Ticks, Traffic};
+use overlay_common::{
+    Endpoint, Flow, FlowKey, LocalNode, Neighbour, NodeSubnets, Reason, Route, Ticks, Traffic, UnderlayAddress,
+};
 use serde_json::{Value, json};
 
 use super::{DumpError, Entry, filter::About};
 use crate::{
     interface_name::interface_name,
     mac::Mac,
-    maps::{LocalNodeMap, bytes, each, each_per_cpu, each_slot, each_slot_per_cpu},
+    maps::{Family, LocalNodeMap, bytes, each, each_per_cpu, each_slot, each_slot_per_cpu},
 };
 
 /// What takes the entries one after another.
@@ -23,57 +30,71 @@ type Visit<'a> = dyn FnMut(Entry) -> Result<(), DumpError> + 'a;
 
 /// Shows `visit` every entry of map `name` that is in use.
 pub(super) fn each_entry(directory: &Path, name: &'static str, visit: &mut Visit<'_>) -> Result<(), DumpError> {
-    let subnets = Subnets::of(&LocalNodeMap::open(directory)?.get()?);
+    let node = LocalNodeMap::open(directory)?.get()?;
     match name {
-        "LOCAL_NODE" => each_slot(directory, name, |slot, node| visit(local_node(slot, &node))),
-        "ROUTES" => each(directory, name, |key, route| visit(routes(&subnets, key, &route))),
-        "NODES" => each(directory, name, |node, key| visit(nodes(&subnets, node, key))),
-        "ENDPOINTS" => each(directory, name, |address, endpoint| visit(endpoints(address, &endpoint))),
-        "TRAFFIC" => {
-            let owners = Owners::read(directory)?;
-            each_per_cpu(directory, name, |key, values| visit(traffic(&subnets, &owners, key, values)))
-        }
+        "LOCAL_NODE" => each_slot(directory, name, |slot, node| local_node(slot, &node).try_for_each(&mut *visit)),
+        "NODES" => each(directory, name, |address, subnets| nodes(&node, address, &subnets).try_for_each(&mut *visit)),
         "DROPS" => each_slot_per_cpu(directory, name, |slot, packets| drops(slot, packets).map_or(Ok(()), &mut *visit)),
         "NEIGHBOURS" => each_slot_per_cpu(directory, name, |slot, values| {
             (0..).zip(values).filter_map(|(cpu, value)| neighbour(slot, cpu, value)).try_for_each(&mut *visit)
         }),
-        _ => {
-            let (owners, now) = (Owners::read(directory)?, now());
-            each(directory, name, |key, value| visit(flow(&subnets, &owners, now, &key, &value)))
-        }
+        _ if name.ends_with("_V6") => each_of::<[u8; 16]>(directory, name, &node, visit),
+        _ => each_of::<[u8; 4]>(directory, name, &node, visit),
     }
 }
 
-/// How long subnets are: all of a network's are of one length.
-struct Subnets(u8);
+/// The same of a map that each family has for itself.
+fn each_of<A: Family>(
+    directory: &Path,
+    name: &'static str,
+    node: &LocalNode,
+    visit: &mut Visit<'_>,
+) -> Result<(), DumpError> {
+    let subnets = Subnets::<A>::of(directory, node);
+    if name == A::ROUTES {
+        each(directory, name, |key, route| visit(routes(&subnets, key, &route)))
+    } else if name == A::ENDPOINTS {
+        each(directory, name, |address, endpoint| visit(endpoints::<A>(address, &endpoint)))
+    } else if name == A::TRAFFIC {
+        let subnets = subnets.with_owners()?;
+        each_per_cpu(directory, name, |key, values| visit(traffic(&subnets, key, values)))
+    } else {
+        let (subnets, now) = (subnets.with_owners()?, now());
+        each(directory, name, |key, value| visit(flow(&subnets, now, &key, &value)))
+    }
+}
 
-impl Subnets {
-    fn of(node: &LocalNode) -> Self {
-        Self(node.subnet().1)
+/// The remote subnets of one family.
+struct Subnets<'a, A> {
+    directory: &'a Path,
+    /// In bits: all of a network's are of one length.
+    length: u8,
+    /// Which node owns each of them, if that is asked for.
+    owners: BTreeMap<A, UnderlayAddress>,
+}
+
+impl<'a, A: Family> Subnets<'a, A> {
+    fn of(directory: &'a Path, node: &LocalNode) -> Self {
+        Self { directory, length: node.range::<A>().subnet().1, owners: BTreeMap::new() }
+    }
+
+    /// Reads which node owns each subnet.
+    fn with_owners(mut self) -> Result<Self, DumpError> {
+        each(self.directory, A::ROUTES, |subnet: A, route: Route| {
+            self.owners.insert(subnet, route.next_hop());
+            Ok::<_, DumpError>(())
+        })?;
+        Ok(self)
     }
 
     /// The subnet that `address` is in.
-    fn around(&self, address: Ipv4Addr) -> Ipv4Network {
-        let whole = Ipv4Network::new(address, self.0).unwrap_or_else(|_| address.into());
-        Ipv4Network::new(whole.network(), whole.prefix()).unwrap_or(whole)
-    }
-}
-
-/// Which node owns each remote subnet.
-struct Owners(BTreeMap<Ipv4Addr, Ipv4Addr>);
-
-impl Owners {
-    fn read(directory: &Path) -> Result<Self, DumpError> {
-        let mut owners = BTreeMap::new();
-        each(directory, "ROUTES", |subnet: [u8; 4], route: Route| {
-            owners.insert(subnet.into(), route.next_hop());
-            Ok::<_, DumpError>(())
-        })?;
-        Ok(Self(owners))
+    fn around(&self, address: A) -> IpNetwork {
+        address.network(self.length).into()
     }
 
-    fn of(&self, subnet: Ipv4Network) -> Option<Ipv4Addr> {
-        self.0.get(&subnet.network()).copied()
+    /// The node that owns the subnet of `address`.
+    fn owner(&self, address: A) -> Option<IpAddr> {
+        self.owners.get(&A::first(address.network(self.length))).map(|node| node.ip())
     }
 }
 
@@ -81,24 +102,35 @@ fn entry<K: Pod, V: Pod>(key: &K, values: &[V], about: About, fields: Value) -> 
     Entry { about, raw: (bytes(key).to_vec(), values.iter().flat_map(bytes).copied().collect()), fields }
 }
 
-fn local_node(slot: u32, node: &LocalNode) -> Entry {
-    let vtep = node.vtep();
+/// An entry for each family that the node has; that of IPv4 if it has none.
+fn local_node(slot: u32, node: &LocalNode) -> impl Iterator<Item = Entry> {
+    let v6 = has::<[u8; 16]>(node).then(|| local_family::<[u8; 16]>(slot, node));
+    let v4 = (has::<[u8; 4]>(node) || v6.is_none()).then(|| local_family::<[u8; 4]>(slot, node));
+    [v4, v6].into_iter().flatten()
+}
+
+fn has<A: Family>(node: &LocalNode) -> bool {
+    node.range::<A>().is_on() || node.device::<A>().is_some()
+}
+
+fn local_family<A: Family>(slot: u32, node: &LocalNode) -> Entry {
+    let (vtep, range) = (node.vtep::<A>(), node.range::<A>());
     let fields = json!({
-        "address": vtep.address,
+        "address": vtep.address.into(),
         "vtep_mac": mac(vtep.mac),
         "port": vtep.port,
         "vni": vtep.vni,
-        "network": network(node.network()),
-        "subnet": network(node.subnet()),
+        "network": network(range.network()),
+        "subnet": network(range.subnet()),
         "underlay": interface(node.underlay_ifindex),
-        "overlay": interface(node.overlay_ifindex),
-        "mtu": node.mtu(),
+        "overlay": interface(node.device::<A>().map_or(0, |device| device.ifindex)),
+        "mtu": node.mtu::<A>(),
     });
     entry(&slot, &[*node], About::default(), fields)
 }
 
-fn routes(subnets: &Subnets, key: [u8; 4], route: &Route) -> Entry {
-    let (subnet, node) = (subnets.around(key.into()), route.next_hop());
+fn routes<A: Family>(subnets: &Subnets<'_, A>, key: A, route: &Route) -> Entry {
+    let (subnet, node) = (subnets.around(key), route.next_hop().ip());
     let fields = json!({
         "subnet": subnet,
         "next_hop": node,
@@ -108,15 +140,21 @@ fn routes(subnets: &Subnets, key: [u8; 4], route: &Route) -> Entry {
     entry(&key, &[*route], About { networks: vec![subnet], node: Some(node) }, fields)
 }
 
-fn nodes(subnets: &Subnets, node: [u8; 4], key: [u8; 4]) -> Entry {
-    let (subnet, address) = (subnets.around(key.into()), Ipv4Addr::from(node));
-    let about = About { networks: vec![subnet], node: Some(address) };
-    entry(&node, &[key], about, json!({ "node": address, "subnet": subnet }))
+/// An entry for each subnet of the node.
+fn nodes(local: &LocalNode, address: UnderlayAddress, subnets: &NodeSubnets) -> impl Iterator<Item = Entry> {
+    let v4 = subnets.get().map(|subnet| node_subnet::<[u8; 4]>(local, address, subnets, subnet));
+    let v6 = subnets.get().map(|subnet| node_subnet::<[u8; 16]>(local, address, subnets, subnet));
+    [v4, v6].into_iter().flatten()
 }
 
-fn traffic(subnets: &Subnets, owners: &Owners, key: [u8; 4], values: &[Traffic]) -> Entry {
-    let subnet = subnets.around(key.into());
-    let node = owners.of(subnet);
+fn node_subnet<A: Family>(local: &LocalNode, address: UnderlayAddress, subnets: &NodeSubnets, subnet: A) -> Entry {
+    let subnet: IpNetwork = subnet.network(local.range::<A>().subnet().1).into();
+    let about = About { networks: vec![subnet], node: Some(address.ip()) };
+    entry(&address, &[*subnets], about, json!({ "node": address.ip(), "subnet": subnet }))
+}
+
+fn traffic<A: Family>(subnets: &Subnets<'_, A>, key: A, values: &[Traffic]) -> Entry {
+    let (subnet, node) = (subnets.around(key), subnets.owner(key));
     let sum: Traffic = values.iter().copied().sum();
     let fields = json!({
         "subnet": subnet,
@@ -131,8 +169,8 @@ fn traffic(subnets: &Subnets, owners: &Owners, key: [u8; 4], values: &[Traffic])
     entry(&key, values, About { networks: vec![subnet], node }, fields)
 }
 
-fn endpoints(key: [u8; 4], endpoint: &Endpoint) -> Entry {
-    let address = Ipv4Addr::from(key);
+fn endpoints<A: Family>(key: A, endpoint: &Endpoint) -> Entry {
+    let address: IpAddr = A::Ip::from(key).into();
     let interface = if endpoint.ifindex() == 0 { "node".to_owned() } else { interface(endpoint.ifindex()) };
     let fields = json!({ "address": address, "interface": interface, "mac": mac(endpoint.mac()) });
     entry(&key, &[*endpoint], About { networks: vec![address.into()], node: None }, fields)
@@ -150,13 +188,13 @@ fn drops(slot: u32, values: &[u64]) -> Option<Entry> {
     Some(entry(&slot, values, About::default(), fields))
 }
 
-fn flow(subnets: &Subnets, owners: &Owners, now: Ticks, key: &FlowKey, flow: &Flow) -> Entry {
-    let ((local, local_port), (remote, remote_port)) = (key.local(), key.remote());
-    let node = owners.of(subnets.around(remote));
+fn flow<A: Family>(subnets: &Subnets<'_, A>, now: Ticks, key: &FlowKey<A>, flow: &Flow) -> Entry {
+    let [(local, local_port), (remote, remote_port)] = [key.local(), key.remote()].map(|(ip, port)| (ip.into(), port));
+    let node = subnets.owner(A::of(key.remote().0));
     let fields = json!({
         "protocol": protocol(key.protocol()),
-        "local": format!("{local}:{local_port}"),
-        "remote": format!("{remote}:{remote_port}"),
+        "local": SocketAddr::new(local, local_port),
+        "remote": SocketAddr::new(remote, remote_port),
         "node": node,
         "outgoing_before_ms": age(now, flow.outgoing.before),
         "outgoing_after_ms": age(now, flow.outgoing.after),
@@ -172,14 +210,14 @@ fn neighbour(slot: u32, cpu: u32, value: &Neighbour) -> Option<Entry> {
         return None;
     }
     let fields = json!({
-        "next_hop": value.next_hop(),
+        "next_hop": value.next_hop().ip(),
         "cpu": cpu,
         "destination": mac(value.destination()),
         "source": mac(value.source()),
         "read_ms": age(now(), value.read_at()),
         "packets": value.packets(),
     });
-    Some(entry(&slot, &[*value], About { networks: Vec::new(), node: Some(value.next_hop()) }, fields))
+    Some(entry(&slot, &[*value], About { networks: Vec::new(), node: Some(value.next_hop().ip()) }, fields))
 }
 
 /// The programs' clock; see `overlay-ebpf/src/clock.rs`.
@@ -209,7 +247,7 @@ fn mac(octets: [u8; 6]) -> String {
     Mac(octets).to_string()
 }
 
-fn network((address, prefix): (Ipv4Addr, u8)) -> String {
+fn network((address, prefix): (impl Display, u8)) -> String {
     format!("{address}/{prefix}")
 }
 

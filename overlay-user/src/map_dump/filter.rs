@@ -1,8 +1,8 @@
 //! [`Filter`]: which entries are asked for.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use super::DumpError;
 
@@ -10,26 +10,26 @@ use super::DumpError;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Filter {
     /// Entries about this subnet, or a part of it.
-    pub subnet: Option<Ipv4Network>,
+    pub subnet: Option<IpNetwork>,
     /// Entries about the node with this underlay address.
-    pub node: Option<Ipv4Addr>,
+    pub node: Option<IpAddr>,
     /// Entries about this container's address.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
 }
 
 /// What an entry is about.
 #[derive(Debug, Default)]
 pub(super) struct About {
     /// Subnets, and single addresses as networks of their own.
-    pub(super) networks: Vec<Ipv4Network>,
+    pub(super) networks: Vec<IpNetwork>,
     /// The node on the other side.
-    pub(super) node: Option<Ipv4Addr>,
+    pub(super) node: Option<IpAddr>,
 }
 
 impl Filter {
     /// Refuses what the entries of `map` have nothing of.
     pub(super) fn check(&self, map: &'static str) -> Result<(), DumpError> {
-        let (by_network, by_node) = match map {
+        let (by_network, by_node) = match map.trim_end_matches("_V6") {
             "ROUTES" | "NODES" | "TRAFFIC" | "FLOWS" | "CANDIDATES" => (true, true),
             "ENDPOINTS" => (true, false),
             "NEIGHBOURS" => (false, true),
@@ -48,14 +48,14 @@ impl Filter {
 
     /// Whether the entry is asked for.
     pub(super) fn admits(&self, about: &About) -> bool {
-        let in_subnet = |subnet: Ipv4Network| about.networks.iter().any(|network| overlap(subnet, *network));
+        let in_subnet = |subnet: IpNetwork| about.networks.iter().any(|network| overlap(subnet, *network));
         self.subnet.is_none_or(in_subnet)
             && self.address.is_none_or(|address| in_subnet(address.into()))
             && self.node.is_none_or(|node| about.node == Some(node))
     }
 }
 
-fn overlap(one: Ipv4Network, other: Ipv4Network) -> bool {
+fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
     one.contains(other.network()) || other.contains(one.network())
 }
 
@@ -64,12 +64,19 @@ mod tests {
     use super::*;
 
     fn about(network: &str) -> About {
-        About { networks: vec![network.parse().unwrap()], node: Some([192, 0, 2, 7].into()) }
+        About { networks: vec![network.parse().unwrap()], node: Some(IpAddr::from([192, 0, 2, 7])) }
+    }
+
+    #[test]
+    fn an_ipv6_address_finds_its_subnet_and_none_of_ipv4() {
+        let address = Filter { address: Some("fd00:1::9".parse().unwrap()), ..Filter::default() };
+        assert!(address.admits(&about("fd00:1::/64")) && !address.admits(&about("fd00:2::/64")));
+        assert!(!address.admits(&about("0.0.0.0/0")));
     }
 
     #[test]
     fn an_address_finds_its_subnet_and_a_subnet_its_addresses() {
-        let address = Filter { address: Some([10, 1, 15, 9].into()), ..Filter::default() };
+        let address = Filter { address: Some(IpAddr::from([10, 1, 15, 9])), ..Filter::default() };
         assert!(address.admits(&about("10.1.15.0/24")) && address.admits(&about("10.1.15.9/32")));
         assert!(!address.admits(&about("10.1.16.0/24")) && !address.admits(&about("10.1.15.8/32")));
         let subnet = Filter { subnet: Some("10.1.15.0/24".parse().unwrap()), ..Filter::default() };
@@ -78,15 +85,19 @@ mod tests {
 
     #[test]
     fn an_entry_must_agree_with_everything_that_is_given() {
-        let filter = Filter { node: Some([192, 0, 2, 8].into()), ..Filter::default() };
+        let filter = Filter { node: Some(IpAddr::from([192, 0, 2, 8])), ..Filter::default() };
         assert!(!filter.admits(&about("10.1.15.0/24")));
-        let filter = Filter { node: Some([192, 0, 2, 7].into()), address: Some([10, 1, 1, 1].into()), subnet: None };
+        let filter = Filter {
+            node: Some(IpAddr::from([192, 0, 2, 7])),
+            address: Some(IpAddr::from([10, 1, 1, 1])),
+            subnet: None,
+        };
         assert!(!filter.admits(&about("10.1.15.0/24")) && filter.admits(&about("10.1.1.0/24")));
     }
 
     #[test]
     fn what_a_map_has_nothing_of_is_refused_with_the_option() {
-        let filter = Filter { node: Some([192, 0, 2, 8].into()), ..Filter::default() };
+        let filter = Filter { node: Some(IpAddr::from([192, 0, 2, 8])), ..Filter::default() };
         assert!(filter.check("ROUTES").is_ok());
         let error = filter.check("DROPS").unwrap_err().to_string();
         assert!(error.contains("DROPS") && error.contains("--node"), "{error}");

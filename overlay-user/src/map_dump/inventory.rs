@@ -54,12 +54,17 @@ fn holds(map: &str) -> &'static str {
     match map {
         "LOCAL_NODE" => "this node, as the programs see it",
         "ROUTES" => "remote subnets and the nodes that own them",
+        "ROUTES_V6" => "remote subnets and the nodes that own them, IPv6",
         "NODES" => "underlay addresses of nodes that own a subnet",
         "ENDPOINTS" => "whose each address of our subnet is",
+        "ENDPOINTS_V6" => "whose each address of our subnet is, IPv6",
         "TRAFFIC" => "packets and bytes by remote subnet",
+        "TRAFFIC_V6" => "packets and bytes by remote subnet, IPv6",
         "DROPS" => "dropped packets by reason",
         "FLOWS" => "flows that the fast path carries",
+        "FLOWS_V6" => "flows that the fast path carries, IPv6",
         "CANDIDATES" => "flows on their way to the fast path",
+        "CANDIDATES_V6" => "flows on their way to the fast path, IPv6",
         "NEIGHBOURS" => "MAC addresses of the way to each node",
         _ => "",
     }

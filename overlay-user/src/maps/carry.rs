@@ -6,7 +6,7 @@ use std::path::Path;
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use overlay_common::Traffic;
 
-use super::{EndpointsMap, MapsError, Pinned, ignore_missing};
+use super::{EndpointsMap, Family, MapsError, Pinned, ignore_missing};
 
 /// `BPF_EXIST`: only an entry that is there is written.
 const ONLY_EXISTING: u64 = 2;
@@ -17,8 +17,13 @@ const ONLY_EXISTING: u64 = 2;
 /// # Errors
 /// When the kernel refuses.
 pub fn carry_owners(from: &Path, to: &Path) -> Result<(), MapsError> {
-    let Ok(before) = EndpointsMap::open(from) else { return Ok(()) };
-    let mut after = EndpointsMap::open(to)?;
+    carry_owners_of::<[u8; 4]>(from, to)?;
+    carry_owners_of::<[u8; 16]>(from, to)
+}
+
+fn carry_owners_of<A: Family>(from: &Path, to: &Path) -> Result<(), MapsError> {
+    let Ok(before) = EndpointsMap::<A>::open(from) else { return Ok(()) };
+    let mut after = EndpointsMap::<A>::open(to)?;
     before.all()?.into_iter().try_for_each(|(address, endpoint)| after.set(address, endpoint))
 }
 
@@ -28,14 +33,8 @@ pub fn carry_owners(from: &Path, to: &Path) -> Result<(), MapsError> {
 /// # Errors
 /// When the kernel refuses.
 pub fn carry_counts(from: &Path, to: &Path) -> Result<(), MapsError> {
-    if let Ok(before) = traffic(from) {
-        let mut after = traffic(to)?;
-        for entry in &before.map {
-            let (subnet, counts) = before.check("read", entry)?;
-            let written = after.map.insert(subnet, counts, ONLY_EXISTING);
-            after.check("write", ignore_missing(written))?;
-        }
-    }
+    carry_traffic::<[u8; 4]>(from, to)?;
+    carry_traffic::<[u8; 16]>(from, to)?;
     if let Ok(before) = drops(from) {
         let mut after = drops(to)?;
         // New reasons go to the end.
@@ -48,8 +47,19 @@ pub fn carry_counts(from: &Path, to: &Path) -> Result<(), MapsError> {
     Ok(())
 }
 
-fn traffic(directory: &Path) -> Result<Pinned<PerCpuHashMap<MapData, [u8; 4], Traffic>>, MapsError> {
-    Pinned::open(directory, "TRAFFIC", |map| PerCpuHashMap::try_from(Map::PerCpuHashMap(map)))
+fn carry_traffic<A: Family>(from: &Path, to: &Path) -> Result<(), MapsError> {
+    let Ok(before) = traffic::<A>(from) else { return Ok(()) };
+    let mut after = traffic::<A>(to)?;
+    for entry in &before.map {
+        let (subnet, counts) = before.check("read", entry)?;
+        let written = after.map.insert(subnet, counts, ONLY_EXISTING);
+        after.check("write", ignore_missing(written))?;
+    }
+    Ok(())
+}
+
+fn traffic<A: Family>(directory: &Path) -> Result<Pinned<PerCpuHashMap<MapData, A, Traffic>>, MapsError> {
+    Pinned::open(directory, A::TRAFFIC, |map| PerCpuHashMap::try_from(Map::PerCpuHashMap(map)))
 }
 
 fn drops(directory: &Path) -> Result<Pinned<PerCpuArray<MapData, u64>>, MapsError> {

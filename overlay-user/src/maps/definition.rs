@@ -11,23 +11,28 @@ use super::{MapsError, NAMES};
 /// How many entries those maps have whose sizes are options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacities {
-    /// Of `FLOWS`.
+    /// Of the flows that the fast path carries, of each family that the overlay has.
     pub flows: u32,
-    /// Of `CANDIDATES`.
+    /// The same of those on their way there.
     pub candidates: u32,
+    /// Whether the overlay has IPv6. Where it has not, its tables of flows have a single entry: all their memory is taken in
+    /// advance.
+    pub ipv6: bool,
 }
 
 impl Capacities {
     /// The maps concerned, by name, with their numbers of entries.
     #[must_use]
-    pub const fn by_name(self) -> [(&'static str, u32); 2] {
-        [("FLOWS", self.flows), ("CANDIDATES", self.candidates)]
+    pub const fn by_name(self) -> [(&'static str, u32); 4] {
+        let Self { flows, candidates, ipv6 } = self;
+        let (flows_v6, candidates_v6) = if ipv6 { (flows, candidates) } else { (1, 1) };
+        [("FLOWS", flows), ("CANDIDATES", candidates), ("FLOWS_V6", flows_v6), ("CANDIDATES_V6", candidates_v6)]
     }
 }
 
 impl Default for Capacities {
     fn default() -> Self {
-        Self { flows: MAX_FLOWS, candidates: MAX_CANDIDATES }
+        Self { flows: MAX_FLOWS, candidates: MAX_CANDIDATES, ipv6: false }
     }
 }
 

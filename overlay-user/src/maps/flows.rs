@@ -1,17 +1,17 @@
-//! `FLOWS` and `CANDIDATES`: what the fast path knows of one flow.
+//! `FLOWS` and `CANDIDATES`, or those of IPv6: what the fast path knows of one flow.
 
 use std::path::Path;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use overlay_common::{Flow, FlowKey};
 
-use super::{MapsError, Pinned};
+use super::{Family, MapsError, Pinned};
 
-/// The flows that the fast path knows: `FLOWS`, or `CANDIDATES`.
-pub struct Flows(Pinned<HashMap<MapData, FlowKey, Flow>>);
+/// The flows of one family that the fast path knows.
+pub struct Flows<A: Family = [u8; 4]>(Pinned<HashMap<MapData, FlowKey<A>, Flow>>);
 
-impl Flows {
-    /// Opens the map `name` pinned in `directory`.
+impl<A: Family> Flows<A> {
+    /// Opens the map `name`, one of [`Family::FLOWS`], pinned in `directory`.
     ///
     /// # Errors
     /// When it is not there or of another kind.
@@ -23,7 +23,7 @@ impl Flows {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn get(&self, key: FlowKey) -> Result<Option<Flow>, MapsError> {
+    pub fn get(&self, key: FlowKey<A>) -> Result<Option<Flow>, MapsError> {
         match self.0.map.get(&key, 0) {
             Err(MapError::KeyNotFound) => Ok(None),
             other => self.0.check("read", other).map(Some),

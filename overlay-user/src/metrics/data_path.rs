@@ -1,16 +1,16 @@
 //! [`DataPath`]: what the programs count and hold, read from their pins at each scrape.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::Result;
-use overlay_common::{Program, Reason, Route, Traffic};
+use overlay_common::{LocalNode, Program, Reason, Route, Traffic};
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
 
 use super::families::{alone, counter, gauge};
 use crate::{
     loader,
     map_dump::{self, MapRow},
-    maps::{LocalNodeMap, MapsError, each, each_per_cpu, each_slot_per_cpu},
+    maps::{Family, LocalNodeMap, MapsError, each, each_per_cpu, each_slot_per_cpu},
     rundir::RunDir,
 };
 
@@ -40,30 +40,34 @@ impl DataPath {
 
     fn read(&self) -> Result<Reading> {
         let directory = self.0.existing_maps()?;
-        let length = LocalNodeMap::open(&directory)?.get()?.subnet().1;
-        let mut hops: BTreeMap<[u8; 4], String> = BTreeMap::new();
-        each(&directory, "ROUTES", |subnet, route: Route| {
-            hops.insert(subnet, route.next_hop().to_string());
-            Ok::<_, MapsError>(())
-        })?;
-        let mut peers = Vec::with_capacity(hops.len());
-        each_per_cpu(&directory, "TRAFFIC", |subnet: [u8; 4], values: &[Traffic]| {
-            let [a, b, c, d] = subnet;
-            let node = hops.get(&subnet).cloned().unwrap_or_default();
-            peers.push(Peer {
-                subnet: format!("{a}.{b}.{c}.{d}/{length}"),
-                node,
-                traffic: values.iter().copied().sum(),
-            });
-            Ok::<_, MapsError>(())
-        })?;
+        let node = LocalNodeMap::open(&directory)?.get()?;
+        let mut all = peers::<[u8; 4]>(&directory, &node)?;
+        all.extend(peers::<[u8; 16]>(&directory, &node)?);
         let mut drops = Vec::with_capacity(Reason::ALL.len());
         each_slot_per_cpu(&directory, "DROPS", |slot, values: &[u64]| {
             drops.extend(Reason::ALL.get(slot as usize).map(|&reason| (reason, values.iter().sum())));
             Ok::<_, MapsError>(())
         })?;
-        Ok(Reading { peers, drops, maps: map_dump::list(&self.0)?, attached: count_attached(&self.0)? })
+        Ok(Reading { peers: all, drops, maps: map_dump::list(&self.0)?, attached: count_attached(&self.0)? })
     }
+}
+
+/// The remote subnets of one family.
+fn peers<A: Family>(directory: &Path, node: &LocalNode) -> Result<Vec<Peer>> {
+    let length = node.range::<A>().subnet().1;
+    let mut hops: BTreeMap<A, String> = BTreeMap::new();
+    each(directory, A::ROUTES, |subnet, route: Route| {
+        hops.insert(subnet, route.next_hop().to_string());
+        Ok::<_, MapsError>(())
+    })?;
+    let mut peers = Vec::with_capacity(hops.len());
+    each_per_cpu(directory, A::TRAFFIC, |subnet: A, values: &[Traffic]| {
+        let node = hops.get(&subnet).cloned().unwrap_or_default();
+        let subnet = subnet.network(length).to_string();
+        peers.push(Peer { subnet, node, traffic: values.iter().copied().sum() });
+        Ok::<_, MapsError>(())
+    })?;
+    Ok(peers)
 }
 
 /// To how many interfaces each program is attached.

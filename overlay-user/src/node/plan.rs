@@ -70,13 +70,10 @@ impl Plan {
     pub(super) fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32, fast_mtu: u32) -> LocalNode {
         let (port, vni) = (self.backend.port(), self.backend.vni());
         let vtep = Vtep { address: self.underlay.address, mac: self.mac, port, vni };
-        LocalNode::new(
-            &vtep,
-            (self.network.ip(), self.network.prefix()),
-            (subnet, self.subnet.prefix()),
-            self.underlay.ifindex,
-            (overlay_ifindex, u16::try_from(fast_mtu).unwrap_or(u16::MAX)),
-        )
+        let range = overlay_common::Range::new((self.network.ip(), self.network.prefix()), (subnet, self.subnet.prefix()));
+        LocalNode::new(self.underlay.ifindex)
+            .over::<[u8; 4]>(&vtep, overlay_ifindex)
+            .with::<[u8; 4]>(range, u16::try_from(fast_mtu).unwrap_or(u16::MAX))
     }
 }
 
@@ -94,5 +91,5 @@ pub fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
         return Err(UnderlayError::MtuBelowConfigured { name, mtu, configured }.into());
     }
     let underlay = Underlay { mtu: configured.unwrap_or(underlay.mtu), ..underlay.clone() };
-    Ok(underlay.overlay_mtu(backend.encapsulation().overhead(), MIN_OVERLAY_MTU)?)
+    Ok(underlay.overlay_mtu(backend.encapsulation().overhead::<[u8; 4]>(), MIN_OVERLAY_MTU)?)
 }

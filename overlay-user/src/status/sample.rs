@@ -26,8 +26,8 @@ pub(crate) struct Sample {
 impl Sample {
     pub(crate) fn read(run_dir: &RunDir) -> anyhow::Result<Self> {
         let maps = run_dir.existing_maps()?;
-        let routes = Routes::open(&maps, LocalNodeMap::open(&maps)?.get()?.subnet().1)?;
-        let endpoints = EndpointsMap::open(&maps)?.all()?;
+        let routes = Routes::<[u8; 4]>::open(&maps, LocalNodeMap::open(&maps)?.get()?.range::<[u8; 4]>().subnet().1)?;
+        let endpoints = EndpointsMap::<[u8; 4]>::open(&maps)?.all()?;
         let drops = Drops::open(&maps)?.all()?;
         Ok(Self { at: Instant::now(), traffic: routes.traffic()?, routes: routes.all()?, drops, endpoints })
     }

@@ -17,7 +17,7 @@ pub(super) fn rates(peers: &[(u8, u64, u64)]) -> Rates {
         let rate = Counts { encap_packets: 1, encap_bytes, decap_packets: 1, decap_bytes, fast_packets: 1 };
         Peer {
             subnet: network([10, 1, number, 0], 24),
-            node: Ipv4Addr::new(192, 168, 50, number),
+            node: Ipv4Addr::new(192, 168, 50, number).into(),
             state: "active",
             direct: false,
             total: rate,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use anyhow::Result;
 use ipnetwork::Ipv4Network;
-use overlay_common::{Encapsulation, Endpoint, Event, LocalNode, Program, Reason, Route, Step};
+use overlay_common::{Device, Encapsulation, Endpoint, Event, LocalNode, Program, Reason, Route, Step};
 
 use super::{captured::Captured, kernel::Kernel, outer::Outer, packet::Packet, place::Place, report::Report, story};
 use crate::{
@@ -36,8 +36,8 @@ impl Journey {
     /// When the kernel refuses.
     pub(super) async fn of(mut self, packet: &Packet) -> Result<Report> {
         let report = Report::new(packet.describe());
-        let here = self.node.in_subnet(packet.source());
-        if self.node.in_subnet(packet.destination()) && !here {
+        let here = self.is_here(packet.source());
+        if self.is_here(packet.destination()) && !here {
             let captured = Captured::new(self.tunnelled(packet)?, &self.node, self.kind);
             return self.arrive(report, &captured).await;
         }
@@ -69,7 +69,7 @@ impl Journey {
     /// # Errors
     /// When the kernel refuses.
     pub(super) fn remember(&mut self, packet: &Packet, maps: &Path) -> Result<()> {
-        if let Some(flow) = packet.flow(self.node.in_subnet(packet.source())) {
+        if let Some(flow) = packet.flow(self.is_here(packet.source())) {
             self.tracer.remember(maps, flow)?;
         }
         Ok(())
@@ -98,7 +98,7 @@ impl Journey {
         let Some(packet) = packet else {
             return Ok(report.end(false, "is no IPv4 packet for another node: the kernel takes it as any other"));
         };
-        if self.node.in_subnet(packet.destination()) {
+        if self.is_here(packet.destination()) {
             return Ok(report.end(true, "stays on this node: its bridge takes it to the container"));
         }
         self.leave_node(report, packet).await
@@ -117,7 +117,7 @@ impl Journey {
         if route.local {
             return Ok(report.end(true, "for this node itself"));
         }
-        if route.interface != self.node.overlay_ifindex {
+        if route.interface != self.device().ifindex {
             return Ok(report.end(false, format!("leaves by {name}, not through the overlay")));
         }
         let device = self.kernel.interface(route.interface).await?;
@@ -135,13 +135,13 @@ impl Journey {
             let result = format!("answered with ICMP \"fragmentation needed\", MTU {mtu}; give containers that MTU");
             return Ok(report.end(false, result));
         }
-        let mac = self.node.vtep().mac;
+        let mac = self.device().mac;
         self.encapsulate(report, &packet.forwarded().frame(mac, mac)).await
     }
 
     /// Out of the overlay device.
     async fn encapsulate(&mut self, mut report: Report, frame: &[u8]) -> Result<Report> {
-        let events = self.run(&mut report, Program::ToOverlay, frame, self.node.overlay_ifindex)?;
+        let events = self.run(&mut report, Program::ToOverlay, frame, self.device().ifindex)?;
         match dropped(&events) {
             Some(reason) if has(&events, Step::In) => Ok(report.end(
                 false,
@@ -226,12 +226,12 @@ impl Journey {
 
     /// What the kernel's VXLAN device does, in words.
     fn decapsulates(&self) -> String {
-        format!("decapsulates it on {}", interface(self.node.overlay_ifindex))
+        format!("decapsulates it on {}", interface(self.device().ifindex))
     }
 
     /// Into the overlay device without the mark of `from_underlay`.
     fn ask_admit(&mut self, mut report: Report, frame: &[u8]) -> Result<Report> {
-        let device = self.node.overlay_ifindex;
+        let device = self.device().ifindex;
         let events = self.run(&mut report, Program::Admit, frame, device)?;
         Ok(match dropped(&events) {
             Some(reason) => report.end(false, format!("dropped by admit, {reason:?}")),
@@ -280,9 +280,20 @@ impl Journey {
     /// The packet in a tunnel, from the node that owns the subnet of its source: from nobody's address, if none does.
     fn tunnelled(&self, packet: &Packet) -> Result<Vec<u8>> {
         let route = self.routes.iter().find(|(subnet, _)| subnet.contains(packet.source())).map(|(_, route)| *route);
-        let sender = route.map_or((NO_NODE, [0; 6]), |route| (route.next_hop(), route.vtep_mac()));
+        let sender =
+            route.map_or((NO_NODE, [0; 6]), |route| (route.next_hop().ipv4().unwrap_or(NO_NODE), route.vtep_mac()));
         // The other node has taken one off the TTL.
         packet.forwarded().tunnelled(&self.node, sender, self.kind)
+    }
+
+    /// The overlay device.
+    fn device(&self) -> Device {
+        self.node.usual_device::<[u8; 4]>()
+    }
+
+    /// Whether the address is in this node's subnet.
+    fn is_here(&self, address: Ipv4Addr) -> bool {
+        self.node.range().in_subnet(address.octets())
     }
 
     /// Whether the address is the node's own: no container sends from it.

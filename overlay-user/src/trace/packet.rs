@@ -134,7 +134,7 @@ impl Packet {
     /// What follows the outer headers, if this is a tunnel packet of the network of `node`.
     pub(super) fn in_tunnel(&self, node: &LocalNode, kind: Encapsulation) -> Option<Tunnelled> {
         let Some(TransportSlice::Udp(udp)) = SlicedPacket::from_ip(&self.bytes).ok()?.transport else { return None };
-        let payload = Some(udp.payload()).filter(|_| udp.destination_port() == node.vtep().port)?;
+        let payload = Some(udp.payload()).filter(|_| udp.destination_port() == node.port())?;
         Some(match kind {
             Encapsulation::Udp => Tunnelled { frame: None, packet: Self::parse(payload.to_vec()).ok() },
             Encapsulation::Vxlan => {
@@ -181,7 +181,7 @@ impl Packet {
         (sender, mac): (Ipv4Addr, [u8; 6]),
         kind: Encapsulation,
     ) -> Result<Vec<u8>> {
-        let vtep = node.vtep();
+        let vtep = node.vtep::<[u8; 4]>();
         let payload = match kind {
             Encapsulation::Udp => self.bytes.clone(),
             Encapsulation::Vxlan => {

@@ -31,7 +31,7 @@ impl Place {
             .with_context(|| format!("find interface {interface}; `ip link` names those of this node"))?;
         Ok(if index == journey.node.underlay_ifindex {
             Self::Underlay
-        } else if index == journey.node.overlay_ifindex {
+        } else if journey.node.devices().any(|device| index == device.ifindex) {
             Self::Overlay
         } else if journey.has(Program::FromContainer, index) {
             Self::Container(index)
@@ -49,7 +49,7 @@ impl Place {
         if let (Some(packet), Some(tunnelled)) = (packet, tunnelled) {
             // What this node has sent is sent once more.
             return Ok(match &tunnelled.packet {
-                Some(inner) if packet.source() == journey.node.vtep().address => Self::MadeUp(inner.clone()),
+                Some(inner) if packet.source() == journey.node.vtep::<[u8; 4]>().address => Self::MadeUp(inner.clone()),
                 _ => Self::Underlay,
             });
         }

@@ -14,13 +14,12 @@ use crate::packets::{self, PROTO_UDP};
 pub(super) fn encap(facts: &Facts, packet: &[u8], super_packet: Option<Super>) -> Result<Expected, Reason> {
     let frame = Ethernet::parse(packet).ok_or(Reason::Truncated)?;
     let family = facts.inner_family(frame.ether_type).ok_or(Reason::NotIpv4)?;
+    let node = facts.node.as_ref().ok_or(Reason::NotIpv4)?;
     let inner = Ip::parse(family, frame.payload).ok_or(Reason::Truncated)?;
     if !inner.is_well_formed() {
         return Err(Reason::BadHeader);
     }
     let length = length(inner, super_packet)?;
-    // An all-zero LOCAL_NODE describes a subnet that holds every address.
-    let node = facts.node.as_ref().ok_or(Reason::OwnSubnet)?;
     check_addresses(node, inner)?;
     let Some((subnet, hop)) = facts.route(inner.destination()) else {
         let answer = icmp::net_unreachable(node, inner, length).ok_or(Reason::NoRoute)?;
@@ -56,8 +55,7 @@ fn length(inner: Ip<'_>, super_packet: Option<Super>) -> Result<usize, Reason> {
 /// The packet must go from our subnet to another one of the network.
 fn check_addresses(node: &Node, inner: Ip<'_>) -> Result<(), Reason> {
     let destination = inner.destination();
-    // A range that nobody has written holds every address.
-    let range = node.ranges.of(inner.family()).ok_or(Reason::OwnSubnet)?;
+    let range = node.ranges.of(inner.family()).ok_or(Reason::NotIpv4)?;
     if !range.network.contains(destination) {
         return Err(if is_unicast(destination) { Reason::OutsideNetwork } else { Reason::NotUnicast });
     }

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
-use overlay_common::{Encapsulation, Flow, FlowKey, LocalNode};
+use overlay_common::{Encapsulation, Flow, FlowKey, LocalNode, Range};
 use overlay_tests::{
     packets::{ETHER_IPV4, Ipv4, PROTO_UDP, ethernet, udp, vxlan},
     programs::{Programs, SUBNET, VTEP},
@@ -85,7 +85,7 @@ pub(crate) fn flows() -> Result<Vec<FlowCost>> {
 /// Our programs, and maps with so many routes.
 fn with_routes(routes: u32) -> Result<Programs> {
     let mut programs = Programs::load(Encapsulation::Vxlan)?;
-    programs.set_node(LocalNode::new(&VTEP, (Ipv4Addr::new(10, 0, 0, 0), 8), (SUBNET.0, LENGTH), 1, (1, 1450)))?;
+    programs.set_node(local_node())?;
     for number in 1..routes {
         programs.set_route(subnet(number).octets(), node(number))?;
     }
@@ -173,6 +173,12 @@ fn container(subnet: Ipv4Addr) -> Ipv4Addr {
     (u32::from(subnet) + 2).into()
 }
 
+/// The node that looks up.
+fn local_node() -> LocalNode {
+    let range = Range::<[u8; 4]>::new((Ipv4Addr::new(10, 0, 0, 0), 8), (SUBNET.0, LENGTH));
+    LocalNode::new(1).over(&VTEP, 1).with(range, 1450)
+}
+
 /// The remote end of flow `number`.
 fn remote(number: u32) -> ([u8; 4], [u8; 2]) {
     (container(subnet(number >> 16)).octets(), (number as u16).to_be_bytes())
@@ -214,9 +220,7 @@ mod tests {
     #[test]
     fn the_packets_take_the_way_that_is_measured() {
         let mut programs = Programs::load(Encapsulation::Vxlan).unwrap();
-        programs
-            .set_node(LocalNode::new(&VTEP, (Ipv4Addr::new(10, 0, 0, 0), 8), (SUBNET.0, LENGTH), 1, (1, 1450)))
-            .unwrap();
+        programs.set_node(local_node()).unwrap();
         programs.set_route(subnet(7).octets(), node(7)).unwrap();
         let passed = programs.run("from_underlay", &from_wire(7), Context::default()).unwrap();
         assert_eq!((passed.verdict, passed.counted, &passed.packet), (-1, None, &from_wire(7)));

@@ -50,7 +50,7 @@ pub(super) fn measure(site: &mut Site, duration: Duration) -> Result<Rate> {
     let task = site.spawn(ask(site.client(), leases, total, asked));
     let (lags, took) = follow(&looked_at, start, |change| {
         let route = routes.get(&subnet(change.number).octets(), 0);
-        route.is_ok_and(|route| route.next_hop() == address(change.owner))
+        route.is_ok_and(|route| route.next_hop().ip() == address(change.owner))
     })?;
     site.block_on(async { task.await? })?;
     let cpu_seconds = (process::cpu_time(pid)? - cpu).as_secs_f64();
