@@ -5,7 +5,7 @@
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use overlay_common::{
-    Encapsulation, IpHeader as _, LocalNode, Reason, Step, Traffic, UnderlayAddress, decapsulated_tos,
+    Address as _, Encapsulation, IpHeader as _, LocalNode, Reason, Step, Traffic, UnderlayAddress, decapsulated_tos,
 };
 
 use crate::{
@@ -182,9 +182,32 @@ fn update_tos<I: Inner>(packet: &mut impl Packet, old: u8, new: u8) -> Result<()
     packet.store(L2, &inner)
 }
 
-/// The packet in the tunnel, if it may come in. A function of its own for each family, with a stack of its own.
-#[inline(never)]
+/// The packet in the tunnel, if it may come in.
+#[inline(always)]
 fn accept<I: Inner, P: Packet>(packet: &P, node: &LocalNode, tunnel: &Tunnel) -> Result<Accepted<I::Address>, Reason> {
+    if I::Address::IS_IPV4 {
+        accept_here::<I, P>(packet, node, tunnel)
+    } else {
+        accept_aside::<I, P>(packet, node, tunnel)
+    }
+}
+
+/// With a stack of its own: addresses of IPv6 are long. IPv4 does without the call.
+#[inline(never)]
+fn accept_aside<I: Inner, P: Packet>(
+    packet: &P,
+    node: &LocalNode,
+    tunnel: &Tunnel,
+) -> Result<Accepted<I::Address>, Reason> {
+    accept_here::<I, P>(packet, node, tunnel)
+}
+
+#[inline(always)]
+fn accept_here<I: Inner, P: Packet>(
+    packet: &P,
+    node: &LocalNode,
+    tunnel: &Tunnel,
+) -> Result<Accepted<I::Address>, Reason> {
     let Tunnel { sender, outer_len, end, fragment, tos, inner_ipv6 } = *tunnel;
     let (packet, offset) = (opaque(packet), L2 + usize::from(outer_len));
     let inner = packet.header_within::<I>(offset, end)?;

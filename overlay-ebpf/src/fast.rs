@@ -87,9 +87,36 @@ fn may_leave<I: Inner>(packet: &TcPacket, node: &LocalNode, source: Source) -> R
 }
 
 /// Whether netfilter has approved the flow of the packet of `length` bytes behind `outer_len` others, and a router would forward it. If so:
-/// the hash of its flow. A function of its own, with a stack of its own: keys are long.
-#[inline(never)]
+/// the hash of its flow.
+#[inline(always)]
 fn approval<I: Inner>(
+    packet: &TcPacket,
+    node: &LocalNode,
+    outer_len: u8,
+    length: usize,
+    direction: Direction,
+) -> Result<u32, Slow> {
+    if I::Address::IS_IPV4 {
+        approval_here::<I>(packet, node, outer_len, length, direction)
+    } else {
+        approval_aside::<I>(packet, node, outer_len, length, direction)
+    }
+}
+
+/// With a stack of its own: addresses of IPv6 are long. IPv4 does without the call.
+#[inline(never)]
+fn approval_aside<I: Inner>(
+    packet: &TcPacket,
+    node: &LocalNode,
+    outer_len: u8,
+    length: usize,
+    direction: Direction,
+) -> Result<u32, Slow> {
+    approval_here::<I>(packet, node, outer_len, length, direction)
+}
+
+#[inline(always)]
+fn approval_here<I: Inner>(
     packet: &TcPacket,
     node: &LocalNode,
     outer_len: u8,
@@ -157,9 +184,20 @@ fn arrival<I: Inner>(
 }
 
 /// Behind netfilter, on the way out: notes what it has let through. Returns a hash over the flow, as [`leave`] uses it:
-/// its packets keep one outer source port on either path. A function of its own, with a stack of its own: keys are long.
-#[inline(never)]
+/// its packets keep one outer source port on either path.
+#[inline(always)]
 pub(crate) fn note_leaving<I: Inner>(packet: &TcPacket) -> Result<u32, Reason> {
+    if I::Address::IS_IPV4 { note_leaving_here::<I>(packet) } else { note_leaving_aside::<I>(packet) }
+}
+
+/// With a stack of its own: addresses of IPv6 are long. IPv4 does without the call.
+#[inline(never)]
+fn note_leaving_aside<I: Inner>(packet: &TcPacket) -> Result<u32, Reason> {
+    note_leaving_here::<I>(packet)
+}
+
+#[inline(always)]
+fn note_leaving_here<I: Inner>(packet: &TcPacket) -> Result<u32, Reason> {
     let packet = opaque(packet);
     let ip = packet.header::<I>(L2)?;
     let Some(candidate) = flow::candidate::<I>(packet, L2, Direction::Outgoing) else {

@@ -5,7 +5,9 @@ use network_types::{
     udp::UdpHdr,
     vxlan::VxlanHdr,
 };
-use overlay_common::{Encapsulation, IpHeader as _, LocalNode, Reason, UnderlayAddress, VXLAN_INNER_OFFSET};
+use overlay_common::{
+    Address as _, Encapsulation, IpHeader as _, LocalNode, Reason, UnderlayAddress, VXLAN_INNER_OFFSET,
+};
 
 use crate::{
     maps,
@@ -48,9 +50,19 @@ pub(crate) fn find<P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Tun
     }
 }
 
-/// A function of its own for each family, with a stack of its own.
-#[inline(never)]
+#[inline(always)]
 fn over<O: Outer, P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Tunnel>, Reason> {
+    if O::Address::IS_IPV4 { over_here::<O, P>(packet, node) } else { over_aside::<O, P>(packet, node) }
+}
+
+/// With a stack of its own: addresses of IPv6 are long. IPv4 does without the call.
+#[inline(never)]
+fn over_aside<O: Outer, P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Tunnel>, Reason> {
+    over_here::<O, P>(packet, node)
+}
+
+#[inline(always)]
+fn over_here<O: Outer, P: Packet>(packet: &P, node: &LocalNode) -> Result<Option<Tunnel>, Reason> {
     let packet = opaque(packet);
     let Ok(outer) = packet.header::<O>(L2) else { return Ok(None) };
     let source = outer.source();
