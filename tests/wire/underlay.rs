@@ -77,7 +77,7 @@ for_either_backend! {
                     })
                     .unwrap();
                     assert_eq!(mtu(node, device), expected);
-                    assert_eq!(u32::from(node.counters().local_node().unwrap().mtu()), expected);
+                    assert_eq!(u32::from(node.counters().local_node().unwrap().mtu::<[u8; 4]>()), expected);
                 }
                 let [one, two] = two(cluster);
                 let sent = |size: u32| {
@@ -115,9 +115,9 @@ for_either_backend! {
                 .unwrap_or_else(|error| panic!("{error}: {:?}", cluster.etcd().get(&key)));
             assert_eq!(cluster.etcd().list(key.rsplit_once('/').unwrap().0).unwrap().len(), leases);
             let [one, two] = two(cluster);
-            let hop = || two.counters().routes().unwrap()[&subnet].next_hop();
+            let hop = || two.counters().routes().unwrap()[&subnet].next_hop().ip();
             wait_until("the peer to follow", LIMIT, || hop() == NEW).unwrap();
-            assert_eq!(one.counters().local_node().unwrap().vtep().address, NEW);
+            assert_eq!(one.counters().local_node().unwrap().vtep::<[u8; 4]>().address, NEW);
             let socket = match backend {
                 Backend::Udp => said(one.netns().command("ss").args(["-Hlun", "sport", "=", ":8285"])),
                 Backend::Vxlan => one.netns().ip("-d link show dev overlay.1").unwrap(),
@@ -185,7 +185,7 @@ fn an_address_that_is_taken_away_for_a_moment_changes_nothing() {
         ip(cluster, &format!("link set dev {UNDERLAY_DEVICE} mtu 1400"));
         wait_said(cluster, "MTU followed");
         assert_traffic(cluster);
-        assert_eq!(cluster.nodes()[0].counters().local_node().unwrap().vtep().address, OLD);
+        assert_eq!(cluster.nodes()[0].counters().local_node().unwrap().vtep::<[u8; 4]>().address, OLD);
         assert_eq!(times_said(cluster, "underlay address"), 0);
     });
 }
@@ -219,9 +219,10 @@ fn a_public_ip_that_is_set_stays_in_the_lease() {
         ip(&cluster, &format!("address del {OLD}/24 dev {UNDERLAY_DEVICE}"));
         ip(&cluster, &format!("address replace {NEW}/24 dev {UNDERLAY_DEVICE}"));
         let [one, two] = two(&cluster);
-        let address = || one.counters().local_node().unwrap().vtep().address;
+        let address = || one.counters().local_node().unwrap().vtep::<[u8; 4]>().address;
         wait_until("the new address to be used", LIMIT, || address() == NEW).unwrap();
-        assert_eq!(two.counters().routes().unwrap()[&one.subnet().subnet()].next_hop(), Ipv4Addr::new(203, 0, 113, 9));
+        let hop = two.counters().routes().unwrap()[&one.subnet().subnet()].next_hop().ip();
+        assert_eq!(hop, Ipv4Addr::new(203, 0, 113, 9));
     });
 }
 

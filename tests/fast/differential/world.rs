@@ -98,7 +98,8 @@ fn lease(cluster: &Cluster, arguments: &[&str]) {
 }
 
 fn wait_for_route(node: &Node, subnet: Ipv4Addr, next_hop: Ipv4Addr) {
-    let known = || node.counters().routes().unwrap().get(&subnet).is_some_and(|route| route.next_hop() == next_hop);
+    let known =
+        || node.counters().routes().unwrap().get(&subnet).is_some_and(|route| route.next_hop().ip() == next_hop);
     wait_until("a route to the other subnet", LIMIT, known).unwrap();
 }
 
