@@ -31,13 +31,17 @@ pub(crate) fn encap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
 
 #[inline(always)]
 fn encap_inner<I: Inner>(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdict, Reason> {
-    match &departure::<I>(packet, node) {
-        Ok(departure) => send::<I, ()>(packet, node, departure),
+    match &mut departure::<I>(packet, node) {
+        Ok(departure) => {
+            departure.flow = fast::note_leaving::<I>(packet)?;
+            send::<I, ()>(packet, node, departure)
+        }
         Err(reason) => Err(*reason),
     }
 }
 
-/// Where the packet goes. A function of its own for each family, with a stack of its own.
+/// Where the packet goes; which flow it belongs to is not noted yet. A function of its own for each family, with a stack of its
+/// own, and none that calls others.
 #[inline(never)]
 fn departure<I: Inner>(packet: &TcPacket, node: &LocalNode) -> Result<Departure<I::Address>, Reason> {
     let packet = opaque(packet);
@@ -45,8 +49,7 @@ fn departure<I: Inner>(packet: &TcPacket, node: &LocalNode) -> Result<Departure<
     let length = inner_length(inner, packet.len() - L2, packet.is_gso())?;
     let subnet = destination_subnet(inner, node)?;
     let route = maps::route(subnet).ok_or(Reason::NoRoute)?;
-    let (tos, flow) = (inner.tos(), fast::note_leaving::<I>(packet)?);
-    Ok(Departure { subnet, route, length, tos, flow, fast: false })
+    Ok(Departure { subnet, route, length, tos: inner.tos(), flow: 0, fast: false })
 }
 
 /// A container's packet that is to leave for another node.
@@ -58,7 +61,7 @@ pub(crate) struct Departure<A> {
     pub(crate) length: usize,
     /// Its TOS byte.
     pub(crate) tos: u8,
-    /// [`FlowKey::hash`](overlay_common::FlowKey::hash) of its flow.
+    /// [`FlowKey::hash`](overlay_common::FlowKey::hash) of its flow; 0 as long as that is not noted.
     pub(crate) flow: u32,
     /// Whether it has skipped netfilter.
     pub(crate) fast: bool,

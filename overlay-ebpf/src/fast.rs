@@ -184,20 +184,9 @@ fn arrival<I: Inner>(
 }
 
 /// Behind netfilter, on the way out: notes what it has let through. Returns a hash over the flow, as [`leave`] uses it:
-/// its packets keep one outer source port on either path.
-#[inline(always)]
-pub(crate) fn note_leaving<I: Inner>(packet: &TcPacket) -> Result<u32, Reason> {
-    if I::Address::IS_IPV4 { note_leaving_here::<I>(packet) } else { note_leaving_aside::<I>(packet) }
-}
-
-/// With a stack of its own: addresses of IPv6 are long. IPv4 does without the call.
+/// its packets keep one outer source port on either path. A function of its own for each family, with a stack of its own.
 #[inline(never)]
-fn note_leaving_aside<I: Inner>(packet: &TcPacket) -> Result<u32, Reason> {
-    note_leaving_here::<I>(packet)
-}
-
-#[inline(always)]
-fn note_leaving_here<I: Inner>(packet: &TcPacket) -> Result<u32, Reason> {
+pub(crate) fn note_leaving<I: Inner>(packet: &TcPacket) -> Result<u32, Reason> {
     let packet = opaque(packet);
     let ip = packet.header::<I>(L2)?;
     let Some(candidate) = flow::candidate::<I>(packet, L2, Direction::Outgoing) else {
