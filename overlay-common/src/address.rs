@@ -42,6 +42,9 @@ pub trait Address: Copy + Eq + Ord + Hash + Debug + Default + Send + Sync + Into
     /// Whether this is a mask of one bit or more.
     fn masks(self) -> bool;
 
+    /// The address in the form that holds either family: IPv4 as an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
+    fn mapped(self) -> [u8; 16];
+
     /// The address that `underlay` holds, which is of this family.
     fn from_underlay(underlay: UnderlayAddress) -> Self;
 
@@ -88,6 +91,12 @@ impl Address for [u8; 4] {
     #[inline(always)]
     fn masks(self) -> bool {
         self[0] != 0
+    }
+
+    #[inline(always)]
+    fn mapped(self) -> [u8; 16] {
+        let [a, b, c, d] = self;
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
     }
 
     #[inline(always)]
@@ -145,6 +154,11 @@ impl Address for [u8; 16] {
     }
 
     #[inline(always)]
+    fn mapped(self) -> [u8; 16] {
+        self
+    }
+
+    #[inline(always)]
     fn from_underlay(underlay: UnderlayAddress) -> Self {
         underlay.0
     }
@@ -173,9 +187,14 @@ impl Address for [u8; 16] {
     }
 }
 
+/// The address that was [mapped](Address::mapped).
+pub(crate) const fn unmapped(address: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from_octets(address).to_canonical()
+}
+
 /// The halves of an IPv6 address as numbers that stand in memory as the bytes do.
 #[inline(always)]
-const fn halves(address: [u8; 16]) -> [u64; 2] {
+pub(crate) const fn halves(address: [u8; 16]) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
 }
@@ -187,8 +206,7 @@ const fn joined([first, second]: [u64; 2]) -> [u8; 16] {
     [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
 }
 
-/// A node's address on the underlay, of either family: IPv4 as an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
-/// Aligned, so that programs read words.
+/// A node's address on the underlay, of either family, [mapped](Address::mapped). Aligned, so that programs read words.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnderlayAddress([u8; 16]);
@@ -199,7 +217,7 @@ impl UnderlayAddress {
     /// The address for people.
     #[must_use]
     pub const fn ip(self) -> IpAddr {
-        Ipv6Addr::from_octets(self.0).to_canonical()
+        unmapped(self.0)
     }
 
     /// Whether it is IPv4.
@@ -234,8 +252,8 @@ impl UnderlayAddress {
 
 impl From<[u8; 4]> for UnderlayAddress {
     #[inline(always)]
-    fn from([a, b, c, d]: [u8; 4]) -> Self {
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    fn from(address: [u8; 4]) -> Self {
+        Self(address.mapped())
     }
 }
 

@@ -1,6 +1,11 @@
 //! [`Event`]: one step of what a program does with a packet, as `overlay trace` is told it.
 
-use core::net::Ipv4Addr;
+use core::net::IpAddr;
+
+use crate::{
+    UnderlayAddress,
+    address::{halves, unmapped},
+};
 
 /// Writes an enum that travels as a number, and the way back from the number.
 macro_rules! numbered {
@@ -70,12 +75,12 @@ numbered! {
         UnknownSource = 1,
         /// It does not take the fast path [number of a [`Slow`]].
         Slow = 2,
-        /// There is a route to the destination; from a container: on the fast path [underlay address of the next hop; MAC
+        /// There is a route to the destination, [`node`](Event::node) is the next hop; from a container: on the fast path [MAC
         /// of its VTEP].
         Route = 3,
         /// Outer headers are in front [UDP source port].
         Encapsulated = 4,
-        /// A tunnel packet from a node that may send it [underlay address of the node].
+        /// A tunnel packet from a [`node`](Event::node) that may send it.
         Accepted = 5,
         /// The outer headers are gone.
         Decapsulated = 6,
@@ -149,25 +154,25 @@ impl Slow {
 }
 
 /// What tells packets of one flow from others: addresses, ports (0 where there are none) and protocol, as the containers
-/// know them. Aligned, so that programs read words.
-#[repr(C, align(4))]
+/// know them. Addresses are [mapped](crate::Address::mapped); all is zero of what is not IP. Aligned, so that programs read words.
+#[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tuple {
-    source: [u8; 4],
-    destination: [u8; 4],
+    source: [u8; 16],
+    destination: [u8; 16],
     source_port: [u8; 2],
     destination_port: [u8; 2],
     protocol: u8,
     _pad: [u8; 3],
 }
 
-const _: () = assert!(size_of::<Tuple>() == 16 && align_of::<Tuple>() == 4);
+const _: () = assert!(size_of::<Tuple>() == 40 && align_of::<Tuple>() == 8);
 
 impl Tuple {
-    /// From `source` to `destination`, addresses with ports in network order.
+    /// From `source` to `destination`, mapped addresses with ports in network order.
     #[must_use]
     #[inline(always)]
-    pub const fn new(protocol: u8, source: ([u8; 4], [u8; 2]), destination: ([u8; 4], [u8; 2])) -> Self {
+    pub const fn new(protocol: u8, source: ([u8; 16], [u8; 2]), destination: ([u8; 16], [u8; 2])) -> Self {
         Self {
             source: source.0,
             destination: destination.0,
@@ -180,31 +185,34 @@ impl Tuple {
 
     /// Source and destination, each an address and a port, as numbers that stand in memory as the bytes do.
     #[inline(always)]
-    pub(crate) const fn ends(&self) -> [(u32, u16); 2] {
+    pub(crate) const fn ends(&self) -> [([u64; 2], u16); 2] {
         [
-            (u32::from_ne_bytes(self.source), u16::from_ne_bytes(self.source_port)),
-            (u32::from_ne_bytes(self.destination), u16::from_ne_bytes(self.destination_port)),
+            (halves(self.source), u16::from_ne_bytes(self.source_port)),
+            (halves(self.destination), u16::from_ne_bytes(self.destination_port)),
         ]
     }
 
     /// Where packets come from: address and port.
     #[must_use]
-    pub const fn source(&self) -> (Ipv4Addr, u16) {
-        let [a, b, c, d] = self.source;
-        (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(self.source_port))
+    pub const fn source(&self) -> (IpAddr, u16) {
+        (unmapped(self.source), u16::from_be_bytes(self.source_port))
     }
 
     /// Where they go: address and port.
     #[must_use]
-    pub const fn destination(&self) -> (Ipv4Addr, u16) {
-        let [a, b, c, d] = self.destination;
-        (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes(self.destination_port))
+    pub const fn destination(&self) -> (IpAddr, u16) {
+        (unmapped(self.destination), u16::from_be_bytes(self.destination_port))
     }
 
-    /// IP protocol number; 0 for what is not IPv4.
+    /// IP protocol number, or the first extension header's; `None` for what is not IP.
     #[must_use]
+    pub fn protocol(&self) -> Option<u8> {
+        (*self != Self::default()).then_some(self.protocol)
+    }
+
+    /// The same number, 0 for what is not IP.
     #[inline(always)]
-    pub const fn protocol(&self) -> u8 {
+    pub(crate) const fn protocol_number(&self) -> u8 {
         self.protocol
     }
 }
@@ -217,7 +225,9 @@ pub struct Event {
     pub time: u64,
     /// The packet, as the program got it.
     pub tuple: Tuple,
-    /// Its length in bytes, Ethernet header included.
+    /// The other node, from the step on that finds it.
+    pub node: UnderlayAddress,
+    /// Length of the packet in bytes, Ethernet header included.
     pub length: u32,
     value: u32,
     mac: [u8; 6],
@@ -225,19 +235,21 @@ pub struct Event {
     step: u8,
 }
 
-const _: () = assert!(size_of::<Event>() == 40 && align_of::<Event>() == 8);
+const _: () = assert!(size_of::<Event>() == 80 && align_of::<Event>() == 8);
 
 impl Event {
-    /// The first event of a program about a packet.
-    #[must_use]
+    /// Makes this the first event of a program about a packet of which nothing more is known yet.
+    // In place, as all that programs do with an event: it takes much stack.
     #[inline(always)]
-    pub const fn new(program: Program, tuple: Tuple, length: u32) -> Self {
-        Self { time: 0, tuple, length, value: 0, mac: [0; 6], program: program as u8, step: Step::Seen as u8 }
+    pub fn begin(&mut self, program: Program, length: u32) {
+        (self.time, self.length, self.value, self.mac) = (0, length, 0, [0; 6]);
+        (self.program, self.step) = (program as u8, Step::Seen as u8);
+        self.tuple = Tuple::default();
+        self.node = UnderlayAddress::default();
     }
 
     /// Makes this the next event about the same packet. `mac` is a MAC address in the lower six bytes, as they stand in
     /// memory.
-    // In place: stack is short where programs tell.
     #[inline(always)]
     pub const fn go_on(&mut self, time: u64, step: u8, value: u32, mac: u64) {
         let [a, b, c, d, e, f, ..] = mac.to_ne_bytes();
@@ -253,13 +265,15 @@ impl Event {
         let (source_port, bytes) = bytes.split_first_chunk()?;
         let (destination_port, bytes) = bytes.split_first_chunk()?;
         let ([protocol, ..], bytes) = bytes.split_first_chunk::<4>()?;
+        let (node, bytes) = bytes.split_first_chunk::<16>()?;
         let (length, bytes) = bytes.split_first_chunk()?;
         let (value, bytes) = bytes.split_first_chunk()?;
         let (mac, bytes) = bytes.split_first_chunk()?;
         let [program, step] = *bytes else { return None };
         let tuple = Tuple::new(*protocol, (*source, *source_port), (*destination, *destination_port));
+        let (time, node) = (u64::from_ne_bytes(*time), (*node).into());
         let (length, value) = (u32::from_ne_bytes(*length), u32::from_ne_bytes(*value));
-        Some(Self { time: u64::from_ne_bytes(*time), tuple, length, value, mac: *mac, program, step })
+        Some(Self { time, tuple, node, length, value, mac: *mac, program, step })
     }
 
     /// The program; `None` in an event of another version.
@@ -280,13 +294,6 @@ impl Event {
         self.value
     }
 
-    /// The same, where it is an address.
-    #[must_use]
-    pub const fn address(&self) -> Ipv4Addr {
-        let [a, b, c, d] = self.value.to_ne_bytes();
-        Ipv4Addr::new(a, b, c, d)
-    }
-
     /// The MAC address that goes with the step.
     #[must_use]
     pub const fn mac(&self) -> [u8; 6] {
@@ -299,20 +306,46 @@ mod tests {
     use std::{collections::BTreeSet, vec::Vec};
 
     use super::*;
+    use crate::Address as _;
+
+    /// What lies in the ring buffer before anybody writes there.
+    fn blank() -> Event {
+        let (tuple, node) = (Tuple::new(9, ([9; 16], [9; 2]), ([9; 16], [9; 2])), [9_u8; 16].into());
+        Event { time: 9, tuple, node, length: 9, value: 9, mac: [9; 6], program: 9, step: 9 }
+    }
 
     #[test]
     fn an_event_is_read_as_it_was_written() {
-        let tuple = Tuple::new(6, ([10, 1, 2, 3], [0x9c, 0x40]), ([10, 1, 4, 5], [0, 80]));
+        let (source, destination) = ([10, 1, 2, 3].mapped(), [0xfd; 16].mapped());
         let mac = u64::from_ne_bytes([1, 2, 3, 4, 5, 6, 0, 0]);
-        let mut event = Event::new(Program::ToOverlay, tuple, 74);
+        let mut event = blank();
+        event.begin(Program::ToOverlay, 74);
+        event.tuple = Tuple::new(6, (source, [0x9c, 0x40]), (destination, [0, 80]));
+        event.node = [192_u8, 168, 50, 2].into();
         event.go_on(7, Step::Route as u8, 0x0102_0304, mac);
-        // SAFETY: `repr(C)` without padding (40 bytes are the sum of the fields), and borrowed.
+        // SAFETY: `repr(C)` without padding (80 bytes are the sum of the fields), and borrowed.
         let bytes = unsafe { core::slice::from_raw_parts((&raw const event).cast::<u8>(), size_of::<Event>()) };
         assert_eq!(Event::from_bytes(bytes), Some(event));
         assert_eq!(Event::from_bytes(&bytes[1..]), None);
         assert_eq!((event.program(), event.step()), (Some(Program::ToOverlay), Some(Step::Route)));
-        assert_eq!(event.tuple.source(), (Ipv4Addr::new(10, 1, 2, 3), 40_000));
-        assert_eq!(event.mac(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(event.tuple.source(), (IpAddr::from([10, 1, 2, 3]), 40_000));
+        assert_eq!(event.tuple.destination(), (IpAddr::from([0xfd; 16]), 80));
+        assert_eq!((event.node.ip(), event.mac()), (IpAddr::from([192, 168, 50, 2]), [1, 2, 3, 4, 5, 6]));
+    }
+
+    #[test]
+    fn nothing_is_left_of_the_packet_before() {
+        let mut event = blank();
+        event.begin(Program::Admit, 60);
+        assert_eq!((event.time, event.tuple.protocol(), event.node.is_unspecified()), (0, None, true));
+        assert_eq!((event.length, event.value(), event.mac(), event.step()), (60, 0, [0; 6], Some(Step::Seen)));
+    }
+
+    #[test]
+    fn a_packet_with_hop_by_hop_options_is_ip_all_the_same() {
+        let ends = [[0xfd; 16], [0; 16]].map(|address| (address, [0; 2]));
+        assert_eq!(Tuple::new(0, ends[0], ends[1]).protocol(), Some(0));
+        assert_eq!(Tuple::default().protocol(), None);
     }
 
     #[test]

@@ -2,31 +2,32 @@
 
 use crate::Tuple;
 
-/// The packets that are told of. A constant of the programs; in words, for which they have the registers, and no stack for
-/// bytes.
+/// The packets that are told of. A constant of the programs; in words, which they compare as they are.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Selection {
-    source: u32,
-    destination: u32,
+    source: [u64; 2],
+    destination: [u64; 2],
     source_port: u16,
     destination_port: u16,
     protocol: u32,
     /// The most packets that one CPU tells of in a second; 0: all.
     pub rate: u32,
+    _pad: u32,
 }
 
-const _: () = assert!(size_of::<Selection>() == 20 && align_of::<Selection>() == 4);
+const _: () = assert!(size_of::<Selection>() == 48 && align_of::<Selection>() == 8);
 
 impl Selection {
     /// All packets.
-    pub const ALL: Self = Self::new(Tuple::new(0, ([0; 4], [0; 2]), ([0; 4], [0; 2])), 0);
+    pub const ALL: Self = Self::new(Tuple::new(0, ([0; 16], [0; 2]), ([0; 16], [0; 2])), 0);
 
     /// The packets of `flow`, in both directions; what is zero in it may be anything.
     #[must_use]
     pub const fn new(flow: Tuple, rate: u32) -> Self {
         let [(source, source_port), (destination, destination_port)] = flow.ends();
-        Self { source, destination, source_port, destination_port, protocol: flow.protocol() as u32, rate }
+        let protocol = flow.protocol_number() as u32;
+        Self { source, destination, source_port, destination_port, protocol, rate, _pad: 0 }
     }
 
     /// Whether a packet like this is among them.
@@ -36,15 +37,17 @@ impl Selection {
         let [from, to] = packet.ends();
         let is_source = |end| is(end, (self.source, self.source_port));
         let is_destination = |end| is(end, (self.destination, self.destination_port));
-        (self.protocol == 0 || self.protocol == packet.protocol().into())
+        (self.protocol == 0 || self.protocol == packet.protocol_number().into())
             && ((is_source(from) && is_destination(to)) || (is_source(to) && is_destination(from)))
     }
 }
 
 /// Whether one end of a packet is the one that is wanted.
 #[inline(always)]
-const fn is(end: (u32, u16), wanted: (u32, u16)) -> bool {
-    (wanted.0 == 0 || wanted.0 == end.0) && (wanted.1 == 0 || wanted.1 == end.1)
+const fn is(([high, low], port): ([u64; 2], u16), wanted: ([u64; 2], u16)) -> bool {
+    let ([wanted_high, wanted_low], wanted_port) = wanted;
+    let is_any = wanted_high | wanted_low == 0;
+    (is_any || (wanted_high == high && wanted_low == low)) && (wanted_port == 0 || wanted_port == port)
 }
 
 /// How many packets one CPU has told of. Value of `PACE`.
@@ -80,7 +83,7 @@ impl Pace {
 }
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)`, no implicit padding (20 bytes are the sum of the fields), every bit pattern is valid.
+// SAFETY: `repr(C)`, no implicit padding (48 bytes are the sum of the fields), every bit pattern is valid.
 unsafe impl aya::Pod for Selection {}
 
 #[cfg(feature = "user")]
@@ -90,33 +93,43 @@ unsafe impl aya::Pod for Pace {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Address;
 
-    const NEAR: ([u8; 4], [u8; 2]) = ([10, 1, 2, 3], [0x9c, 0x40]);
-    const FAR: ([u8; 4], [u8; 2]) = ([10, 1, 4, 5], [0, 80]);
-    const ANY: ([u8; 4], [u8; 2]) = ([0; 4], [0; 2]);
+    type End = ([u8; 16], [u8; 2]);
 
-    #[test]
-    fn a_flow_is_told_of_in_both_directions_and_no_other() {
-        let (there, back) = (Tuple::new(6, NEAR, FAR), Tuple::new(6, FAR, NEAR));
+    const ANY: End = ([0; 16], [0; 2]);
+
+    /// A flow between these addresses is selected by what it has, and not by what it has not; `other` is nobody's.
+    fn is_told_of_alone<A: Address>([near, far, other]: [A; 3]) {
+        let (near, far): (End, End) = ((near.mapped(), [0x9c, 0x40]), (far.mapped(), [0, 80]));
+        let (there, back) = (Tuple::new(6, near, far), Tuple::new(6, far, near));
         let selects = |flow, packet| Selection::new(flow, 0).has(&packet);
         for flow in [
             there,
             back,
             Tuple::default(),
             Tuple::new(6, ANY, ANY),
-            Tuple::new(0, NEAR, ANY),
-            Tuple::new(0, ANY, ([0; 4], FAR.1)),
+            Tuple::new(0, near, ANY),
+            Tuple::new(0, ANY, (ANY.0, far.1)),
         ] {
             assert!(selects(flow, there) && selects(flow, back), "{flow:?}");
         }
         for flow in [
-            Tuple::new(17, NEAR, FAR),
-            Tuple::new(0, ([10, 1, 2, 4], [0; 2]), ANY),
-            Tuple::new(0, (NEAR.0, FAR.1), ANY),
-            Tuple::new(0, NEAR, (FAR.0, NEAR.1)),
+            Tuple::new(17, near, far),
+            Tuple::new(0, (other.mapped(), [0; 2]), ANY),
+            Tuple::new(0, (near.0, far.1), ANY),
+            Tuple::new(0, near, (far.0, near.1)),
         ] {
             assert!(!selects(flow, there) && !selects(flow, back), "{flow:?}");
         }
+    }
+
+    #[test]
+    fn a_flow_of_either_family_is_told_of_in_both_directions_and_no_other() {
+        is_told_of_alone([[10_u8, 1, 2, 3], [10, 1, 4, 5], [10, 1, 2, 4]]);
+        let address = |subnet: u8, host: u8| [0xfd, 0, 0, 1, 0, 0, 0, subnet, 0, 0, 0, 0, 0, 0, 0, host];
+        is_told_of_alone([address(2, 3), address(4, 5), address(2, 4)]);
+        is_told_of_alone([address(2, 3), address(4, 5), address(3, 3)]);
     }
 
     #[test]

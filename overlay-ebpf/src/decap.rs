@@ -216,7 +216,7 @@ fn accept_here<I: Inner, P: Packet>(
     }
     let inner_len = inner_length(inner, end - offset, packet.is_gso(), fragment)?;
     check_addresses(inner, sender, node)?;
-    trace::node(Step::Accepted, sender, [0; 6]);
+    trace::accepted(&tunnel.sender);
     Ok(Accepted {
         outer_len,
         mixed: sender.is_ipv4() == inner_ipv6,

@@ -11,6 +11,9 @@ pub(crate) trait Inner: IpHeader<Address: Key + Remembered> {
     /// What `bpf_skb_adjust_room` is told of a packet that has this header in front when outer headers have been taken away.
     const DECAP: u64;
 
+    /// What the header says stands behind it.
+    fn protocol(&self) -> u8;
+
     /// The protocol of TCP, UDP or whatever follows at once; `None` where options, extension headers or a fragment are in
     /// the way.
     fn transport(&self) -> Option<u8>;
@@ -24,6 +27,11 @@ pub(crate) trait Inner: IpHeader<Address: Key + Remembered> {
 
 impl Inner for Ipv4Hdr {
     const DECAP: u64 = BPF_F_ADJ_ROOM_DECAP_L3_IPV4 as u64;
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.proto
+    }
 
     #[inline(always)]
     fn transport(&self) -> Option<u8> {
@@ -54,6 +62,11 @@ pub(crate) const DESTINATION_OPTIONS: u8 = 60;
 
 impl Inner for Ipv6Hdr {
     const DECAP: u64 = BPF_F_ADJ_ROOM_DECAP_L3_IPV6 as u64;
+
+    #[inline(always)]
+    fn protocol(&self) -> u8 {
+        self.next_hdr
+    }
 
     #[inline(always)]
     fn transport(&self) -> Option<u8> {

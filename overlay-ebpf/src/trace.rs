@@ -10,15 +10,20 @@ use aya_ebpf::{
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
-use network_types::{ip::Ipv4Hdr, udp::UdpHdr};
+use network_types::{
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    udp::UdpHdr,
+};
 use overlay_common::{
     Address as _, Encapsulation, Event, IpHeader as _, Pace, Program, Route, Selection, Slow, Step, Tuple,
-    UnderlayAddress, VXLAN_INNER_OFFSET,
+    UnderlayAddress,
 };
 
 use crate::{
+    inner::Inner,
     maps,
-    packet::{Ethernet, L2, Packet},
+    outer::Outer,
+    packet::{Ethernet, L2, Packet, opaque},
 };
 
 /// Whether the programs tell what they do.
@@ -48,17 +53,17 @@ const PROTO_UDP: u8 = 17;
 
 /// Begins to tell of a container's packet.
 #[inline(always)]
-pub(crate) fn begin(program: Program, packet: &impl Packet) {
+pub(crate) fn begin<P: Packet>(program: Program, packet: &P) {
     if TRACE.load() != 0 {
-        note(program, packet, L2);
+        begin_at(program, packet, L2);
     }
 }
 
 /// The same on the underlay, where the packet that is told of is that in the tunnel, if there is one.
 #[inline(always)]
-pub(crate) fn begin_on_underlay(program: Program, packet: &impl Packet) {
+pub(crate) fn begin_on_underlay<P: Packet>(program: Program, packet: &P) {
     if TRACE.load() != 0 {
-        note(program, packet, inner_offset(packet).unwrap_or(L2));
+        begin_at(program, packet, inner_offset(packet).unwrap_or(L2));
     }
 }
 
@@ -77,15 +82,18 @@ pub(crate) fn slow(why: Slow) {
 /// Tells of the way to another node.
 #[inline(always)]
 pub(crate) fn route(route: &Route) {
-    node(Step::Route, route.next_hop(), route.vtep_mac());
+    if TRACE.load() != 0 {
+        note_next_hop(route);
+        tell(Step::Route, 0, route.vtep_mac());
+    }
 }
 
-/// Tells a step that has to do with a node, whose address is 0.0.0.0 if it is no IPv4 address.
+/// Tells that a packet is accepted from the node `sender`.
 #[inline(always)]
-pub(crate) fn node(step: Step, address: UnderlayAddress, mac: [u8; 6]) {
+pub(crate) fn accepted(sender: &UnderlayAddress) {
     if TRACE.load() != 0 {
-        let octets = if address.is_ipv4() { <[u8; 4]>::from_underlay(address) } else { [0; 4] };
-        tell(step, u32::from_ne_bytes(octets), mac);
+        note_node(sender);
+        step(Step::Accepted);
     }
 }
 
@@ -108,7 +116,7 @@ fn emit(step: u8, value: u32, mac: u64) {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         // No room: the reader falls behind.
         if let Some(pace) = PACE.get_ptr_mut(0) {
-            // SAFETY: as in `choose`.
+            // SAFETY: as in `note`.
             unsafe { (*pace).lost += 1 };
         }
         return;
@@ -117,21 +125,54 @@ fn emit(step: u8, value: u32, mac: u64) {
     entry.submit(0);
 }
 
+/// Begins to tell of the IP packet at `offset`.
 #[inline(always)]
-fn note(program: Program, packet: &impl Packet, offset: usize) {
-    let Some(traced) = TRACED.get_ptr_mut(0) else { return };
-    let event = Event::new(program, tuple(packet, offset), packet.len() as u32);
-    // SAFETY: the value belongs to this CPU, and programs on one CPU do not interrupt each other here.
-    unsafe { *traced = event };
+fn begin_at<P: Packet>(program: Program, packet: &P, offset: usize) {
+    note(program, packet, offset);
     choose();
     tell(Step::Seen, packet.interface(), [0; 6]);
+}
+
+/// Notes the packet, where it stays until the program ends. A function of its own as [`emit`] is.
+#[inline(never)]
+fn note<P: Packet>(program: Program, packet: &P, offset: usize) {
+    let packet = opaque(packet);
+    let Some(traced) = TRACED.get_ptr_mut(0) else { return };
+    // SAFETY: the value belongs to this CPU, and programs on one CPU do not interrupt each other here.
+    let traced = unsafe { &mut *traced };
+    traced.begin(program, packet.len() as u32);
+    let ether_type = match maps::encapsulation() {
+        // In its tunnel there is no Ethernet header.
+        Encapsulation::Udp if offset != L2 => Ok(Ipv4Hdr::ETHER_TYPE),
+        _ => packet.header::<Ethernet>(offset - L2).map(|ethernet| ethernet.ether_type),
+    };
+    match ether_type {
+        Ok(Ipv4Hdr::ETHER_TYPE) => describe::<Ipv4Hdr, P>(&mut traced.tuple, packet, offset),
+        Ok(Ipv6Hdr::ETHER_TYPE) => describe::<Ipv6Hdr, P>(&mut traced.tuple, packet, offset),
+        _ => {}
+    }
+}
+
+/// Notes the other node: this event and those behind it bear its address. A function of its own as [`emit`] is.
+#[inline(never)]
+fn note_node(address: &UnderlayAddress) {
+    if let Some(traced) = TRACED.get_ptr_mut(0) {
+        // SAFETY: as in `note`.
+        unsafe { (*traced).node = *address };
+    }
+}
+
+/// The same of the node that a route leads to: here the address may take stack.
+#[inline(never)]
+fn note_next_hop(route: &Route) {
+    note_node(&route.next_hop());
 }
 
 /// Gives the noted packet a time, if somebody wants to know of it. A function of its own as [`emit`] is.
 #[inline(never)]
 fn choose() {
     let Some(traced) = TRACED.get_ptr_mut(0) else { return };
-    // SAFETY: the value belongs to this CPU, and programs on one CPU do not interrupt each other here.
+    // SAFETY: as in `note`.
     let traced = unsafe { &mut *traced };
     let selection = SELECTION.load();
     if !selection.has(&traced.tuple) {
@@ -151,36 +192,33 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// Addresses and ports of the IP packet at `offset`, as far as it has them.
+/// Writes down addresses and ports of the IP packet at `offset`, as far as it has them.
 #[inline(always)]
-fn tuple(packet: &impl Packet, offset: usize) -> Tuple {
-    let is_ipv4 =
-        packet.header::<Ethernet>(offset - L2).is_ok_and(|ethernet| ethernet.ether_type == Ipv4Hdr::ETHER_TYPE);
-    // In the tunnel of `udp` there is no Ethernet header.
-    if !is_ipv4 && offset == L2 {
-        return Tuple::default();
-    }
-    let Ok(ip) = packet.header::<Ipv4Hdr>(offset) else { return Tuple::default() };
-    let has_ports = (ip.proto == PROTO_TCP || ip.proto == PROTO_UDP) && ip.vihl == 0x45 && ip.frag_offset() == 0;
-    let ports = match packet.header::<[u8; 4]>(offset + Ipv4Hdr::LEN) {
-        Ok(ports) if has_ports => *ports,
+fn describe<I: Inner, P: Packet>(tuple: &mut Tuple, packet: &P, offset: usize) {
+    let Ok(ip) = packet.header::<I>(offset) else { return };
+    let [a, b, c, d] = match (ip.transport(), packet.header::<[u8; 4]>(offset + size_of::<I>())) {
+        (Some(PROTO_TCP | PROTO_UDP), Ok(ports)) => *ports,
         _ => [0; 4],
     };
-    let [a, b, c, d] = ports;
-    Tuple::new(ip.proto, (ip.src_addr, [a, b]), (ip.dst_addr, [c, d]))
+    *tuple = Tuple::new(ip.protocol(), (ip.source().mapped(), [a, b]), (ip.destination().mapped(), [c, d]));
 }
 
 /// Where the inner IP packet begins, if this looks like a tunnel packet for us. It is told of also if it is refused then.
 #[inline(always)]
-fn inner_offset(packet: &impl Packet) -> Option<usize> {
-    let outer = packet.header::<Ipv4Hdr>(L2).ok()?;
-    let udp = packet.header::<UdpHdr>(L2 + Ipv4Hdr::LEN).ok()?;
-    let port = maps::local_node()?.port();
-    let is_tunnel =
-        outer.vihl == 0x45 && outer.proto == PROTO_UDP && outer.frag_offset() == 0 && udp.dst_port() == port;
-    let payload = L2 + Ipv4Hdr::LEN + UdpHdr::LEN;
-    is_tunnel.then_some(match maps::encapsulation() {
-        Encapsulation::Udp => payload,
-        Encapsulation::Vxlan => payload + VXLAN_INNER_OFFSET,
-    })
+fn inner_offset<P: Packet>(packet: &P) -> Option<usize> {
+    match (packet.header::<Ethernet>(0).ok()?.ether_type, maps::encapsulation()) {
+        (Ipv4Hdr::ETHER_TYPE, _) => inner_offset_over::<Ipv4Hdr, P>(packet),
+        (Ipv6Hdr::ETHER_TYPE, Encapsulation::Vxlan) => inner_offset_over::<Ipv6Hdr, P>(packet),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn inner_offset_over<O: Outer, P: Packet>(packet: &P) -> Option<usize> {
+    let outer = packet.header::<O>(L2).ok()?;
+    let udp = packet.header::<UdpHdr>(L2 + size_of::<O>()).ok()?;
+    let is_tunnel = !outer.has_options()
+        && outer.datagram(packet).is_some()
+        && udp.dst_port() == maps::local_node()?.port();
+    is_tunnel.then_some(L2 + usize::from(maps::encapsulation().overhead::<O::Address>()))
 }

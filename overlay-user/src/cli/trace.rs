@@ -1,6 +1,9 @@
 //! Options of `overlay trace`.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
 
 use clap::{Args, ValueEnum};
 
@@ -26,10 +29,10 @@ pub struct TraceArgs {
     pub live: bool,
     /// With --live: only packets from this address, and the answers to them [default: any]
     #[arg(long, value_name = "ADDRESS", requires = "live")]
-    pub src: Option<Ipv4Addr>,
+    pub src: Option<IpAddr>,
     /// With --live: only packets to this address, and the answers to them [default: any]
     #[arg(long, value_name = "ADDRESS", requires = "live")]
-    pub dst: Option<Ipv4Addr>,
+    pub dst: Option<IpAddr>,
     /// With --live: the most packets in a second that each CPU tells of at each program; how many more there were is said
     #[arg(long, value_name = "PACKETS", default_value_t = 100, requires = "live",
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -61,6 +64,6 @@ pub enum Protocol {
     Tcp,
     /// UDP
     Udp,
-    /// An ICMP echo request
+    /// An ICMP echo request; with --live any ICMP packet, of ICMPv6 where an address is of IPv6
     Icmp,
 }

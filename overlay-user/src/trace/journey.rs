@@ -155,7 +155,7 @@ impl Journey {
     /// What was encapsulated leaves by the underlay.
     async fn sent(&self, mut report: Report, events: &[Event]) -> Result<Report> {
         let underlay = self.kernel.interface(self.node.underlay_ifindex).await?;
-        let next_hop = events.iter().find(|event| event.step() == Some(Step::Route)).map(Event::address);
+        let next_hop = events.iter().find(|event| event.step() == Some(Step::Route)).map(|event| event.node);
         let name = &underlay.name;
         let to = next_hop.map_or_else(String::new, |next_hop| format!(" for node {next_hop}"));
         let length = report.outer_length().unwrap_or(0);

@@ -1,6 +1,9 @@
 //! [`Lines`]: events as they come, each on a line, for people and for programs.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Context as _, Result};
 use etherparse::IpNumber;
@@ -27,9 +30,9 @@ struct Line {
     time: u64,
     program: &'static str,
     step: String,
-    source: String,
+    source: IpAddr,
     source_port: u16,
-    destination: String,
+    destination: IpAddr,
     destination_port: u16,
     protocol: String,
     /// Of the packet as the program got it, with its Ethernet header.
@@ -108,13 +111,13 @@ impl Line {
             time: event.time,
             program: event.program()?.name(),
             step: format!("{step:?}"),
-            source: source.to_string(),
+            source,
             source_port,
-            destination: destination.to_string(),
+            destination,
             destination_port,
             protocol: match tuple.protocol() {
-                0 => "no IPv4".to_owned(),
-                number => protocol(IpNumber(number)),
+                None => "no IP".to_owned(),
+                Some(number) => protocol(IpNumber(number)),
             },
             length: event.length,
             text: match step {
@@ -128,12 +131,11 @@ impl Line {
     fn to_text(&self, begin: u64) -> String {
         let since = self.time.saturating_sub(begin);
         let (seconds, micros) = (since / 1_000_000_000, since / 1000 % 1_000_000);
-        let end = |address: &str, port| match port {
-            0 => address.to_owned(),
-            port => format!("{address}:{port}"),
+        let end = |address: IpAddr, port| match port {
+            0 => address.to_string(),
+            port => SocketAddr::new(address, port).to_string(),
         };
-        let (source, destination) =
-            (end(&self.source, self.source_port), end(&self.destination, self.destination_port));
+        let (source, destination) = (end(self.source, self.source_port), end(self.destination, self.destination_port));
         let Self { program, protocol, text, .. } = self;
         format!("{seconds:>4}.{micros:06} {program:<14} {source} -> {destination} {protocol}: {text}")
     }

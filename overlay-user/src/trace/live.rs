@@ -1,9 +1,9 @@
 //! `overlay trace --live`: what happens to real packets, told by programs that stand in the places of the attached ones.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Result, bail};
-use overlay_common::{Selection, Tuple};
+use overlay_common::{Address as _, Selection, Tuple};
 
 use super::{guard::Guard, lines::Lines};
 use crate::{
@@ -20,8 +20,8 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flow {
     pub(crate) protocol: Option<Protocol>,
-    pub(crate) source: Option<Ipv4Addr>,
-    pub(crate) destination: Option<Ipv4Addr>,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) destination: Option<IpAddr>,
     pub(crate) source_port: Option<u16>,
     pub(crate) destination_port: Option<u16>,
 }
@@ -30,12 +30,13 @@ pub(crate) struct Flow {
 /// When this returns, and also if it never does, the programs from before are back in their places.
 ///
 /// # Errors
-/// When there is no data path, somebody else traces, an agent attaches programs meanwhile, or the kernel refuses.
+/// When no packet can be of the flow, there is no data path, somebody else traces, an agent attaches programs meanwhile, or the kernel refuses.
 pub(crate) async fn live(run_dir: &RunDir, flow: &Flow, rate: u32, output: Output) -> Result<()> {
+    let selection = Selection::new(flow.tuple()?, rate);
     run_dir.existing_maps()?;
     let _lock = run_dir.lock_trace()?;
     let mut signals = Signals::new()?;
-    let mut live = Live::load(run_dir, Selection::new(flow.tuple(), rate))?;
+    let mut live = Live::load(run_dir, selection)?;
     let mut guard = Guard::start(live.exchanges())?;
     let mut lines = Lines::new(output, rate);
     let told = tell(&mut live, &mut guard, &mut lines, &mut signals).await;
@@ -72,17 +73,63 @@ async fn tell(live: &mut Live, guard: &mut Guard, lines: &mut Lines, signals: &m
 }
 
 impl Flow {
-    fn tuple(&self) -> Tuple {
+    /// The same for the programs, in which zero is anything.
+    fn tuple(&self) -> Result<Tuple> {
+        if let (Some(source), Some(destination)) = (self.source, self.destination)
+            && source.is_ipv4() != destination.is_ipv4()
+        {
+            bail!("trace packets from {source} to {destination}: no packet has both; give two addresses of one family");
+        }
+        let is_ipv6 = self.source.or(self.destination).is_some_and(|address| address.is_ipv6());
         let protocol = match self.protocol {
             None => 0,
+            Some(Protocol::Icmp) if is_ipv6 => libc::IPPROTO_ICMPV6,
             Some(Protocol::Icmp) => libc::IPPROTO_ICMP,
             Some(Protocol::Tcp) => libc::IPPROTO_TCP,
             Some(Protocol::Udp) => libc::IPPROTO_UDP,
         };
-        let end = |address: Option<Ipv4Addr>, port: Option<u16>| {
-            (address.map_or([0; 4], |address| address.octets()), port.unwrap_or(0).to_be_bytes())
+        let end = |address: Option<IpAddr>, port: Option<u16>| {
+            let mapped = address.map_or([0; 16], |address| match address {
+                IpAddr::V4(v4) => v4.octets().mapped(),
+                IpAddr::V6(v6) => v6.octets().mapped(),
+            });
+            (mapped, port.unwrap_or(0).to_be_bytes())
         };
         let source = end(self.source, self.source_port);
-        Tuple::new(protocol as u8, source, end(self.destination, self.destination_port))
+        Ok(Tuple::new(protocol as u8, source, end(self.destination, self.destination_port)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: Flow = Flow { protocol: None, source: None, destination: None, source_port: None, destination_port: None };
+
+    fn flow(source: &str, destination: &str) -> Flow {
+        let [source, destination] = [source, destination].map(|text| Some(text.parse().unwrap()));
+        Flow { source, destination, protocol: Some(Protocol::Icmp), ..ANY }
+    }
+
+    #[test]
+    fn icmp_is_that_of_the_addresses() {
+        let protocol = |flow: Flow| flow.tuple().unwrap().protocol();
+        assert_eq!(protocol(flow("10.1.2.3", "10.1.4.5")), Some(1));
+        assert_eq!(protocol(flow("fd00::1", "fd00::2")), Some(58));
+        assert_eq!(protocol(Flow { source: None, ..flow("::", "fd00::2") }), Some(58));
+        assert_eq!(protocol(Flow { protocol: Some(Protocol::Icmp), ..ANY }), Some(1));
+    }
+
+    #[test]
+    fn what_is_not_given_is_anything_and_what_is_given_is_not() {
+        assert_eq!(ANY.tuple().unwrap(), Tuple::default());
+        let nobody = Flow { destination: Some("0.0.0.0".parse().unwrap()), ..ANY };
+        assert_eq!(nobody.tuple().unwrap().destination().0, "0.0.0.0".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn addresses_of_two_families_are_refused_in_one_line() {
+        let said = flow("10.1.2.3", "fd00::2").tuple().unwrap_err().to_string();
+        assert!(said.starts_with("trace packets from 10.1.2.3 to fd00::2: ") && said.lines().count() == 1, "{said}");
     }
 }

@@ -208,10 +208,11 @@ impl Packet {
     }
 }
 
-/// The name of an IP protocol that `--proto` takes, or its number.
+/// The name of an IP protocol, as `--proto` takes it if it does, or its number.
 pub(super) fn protocol(number: IpNumber) -> String {
     match number {
         IpNumber::ICMP => "icmp".to_owned(),
+        IpNumber::IPV6_ICMP => "icmpv6".to_owned(),
         IpNumber::TCP => "tcp".to_owned(),
         IpNumber::UDP => "udp".to_owned(),
         IpNumber(other) => format!("protocol {other}"),

@@ -7,7 +7,7 @@ use crate::{mac::Mac, map_dump::interface};
 /// What the event says, but for [`Step::Seen`], which says nothing of its own. An event that a later version has is
 /// left out as well.
 pub(super) fn sentence(event: &Event) -> Option<String> {
-    let address = event.address();
+    let node = event.node;
     Some(match event.step()? {
         Step::Seen => return None,
         Step::UnknownSource => "no container is known to have the source address; it passes".to_owned(),
@@ -15,10 +15,10 @@ pub(super) fn sentence(event: &Event) -> Option<String> {
         Step::Route => {
             let path = if event.program() == Some(Program::FromContainer) { "fast path: " } else { "" };
             let vtep = if event.mac() == [0; 6] { String::new() } else { format!(", VTEP {}", Mac(event.mac())) };
-            format!("{path}the destination's subnet is that of node {address}{vtep}")
+            format!("{path}the destination's subnet is that of node {node}{vtep}")
         }
         Step::Encapsulated => format!("encapsulated, outer source port {}", event.value()),
-        Step::Accepted => format!("accepted: node {address} owns the subnet of the source"),
+        Step::Accepted => format!("accepted: node {node} owns the subnet of the source"),
         Step::Decapsulated => "decapsulated".to_owned(),
         Step::Fragment => {
             "the first fragment of a tunnel packet: the kernel reassembles it before it looks on".to_owned()
