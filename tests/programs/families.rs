@@ -4,6 +4,7 @@ mod decap;
 mod encap;
 mod fast;
 mod guard;
+mod told;
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -35,11 +36,15 @@ enum Underlay {
 impl Underlay {
     /// The programs of a node that knows the other one by its address of this family.
     fn programs(self, flow_ttl: Ticks) -> Programs {
-        let node: IpAddr = match self {
+        Programs::load_dual_stack(self.other_node(), flow_ttl).expect("load the programs")
+    }
+
+    /// The address of the other node.
+    fn other_node(self) -> IpAddr {
+        match self {
             Self::Ipv4 => REMOTE_NODE.into(),
             Self::Ipv6 => REMOTE_NODE_V6.into(),
-        };
-        Programs::load_dual_stack(node, flow_ttl).expect("load the programs")
+        }
     }
 
     /// The MAC address of our VTEP.

@@ -9,13 +9,13 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    maps::{Array, HashMap, Map, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
 use overlay_common::{
-    Encapsulation, Endpoint, Flow, FlowKey, LocalNode, NodeSubnets, Range, Reason, Route, Ticks, Traffic,
-    UnderlayAddress, Vtep,
+    Encapsulation, Endpoint, Event, Flow, FlowKey, LocalNode, MAX_FLOWS, NodeSubnets, Range, Reason, Route, Ticks,
+    Traffic, UnderlayAddress, Vtep,
 };
 use overlay_user::maps::{Family, patiently};
 
@@ -94,7 +94,7 @@ impl Programs {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with_fast_path(encapsulation: Encapsulation, flow_ttl: Ticks) -> Result<Self> {
-        Self::load_for_flows(encapsulation, flow_ttl, 65_536)
+        Self::load_for_flows(encapsulation, flow_ttl, MAX_FLOWS)
     }
 
     /// The same with both families, inside and on the underlay; the other node is known by its address `other_node`.
@@ -103,10 +103,7 @@ impl Programs {
     /// As [`load`](Self::load).
     pub fn load_dual_stack(other_node: IpAddr, flow_ttl: Ticks) -> Result<Self> {
         let mut programs = Self::load_with_fast_path(Encapsulation::Vxlan, flow_ttl)?;
-        let (v4, v6) = (Range::<[u8; 4]>::new(NETWORK, SUBNET), Range::<[u8; 16]>::new(NETWORK_V6, SUBNET_V6));
-        programs.set_node(LocalNode::new(1).over(&VTEP, 1).over(&VTEP_V6, 1).with(v4, 1450).with(v6, 1430))?;
-        programs.set_route(REMOTE_SUBNET, other_node)?;
-        programs.set_route(REMOTE_SUBNET_V6, other_node)?;
+        programs.set_dual_stack(other_node)?;
         Ok(programs)
     }
 
@@ -115,12 +112,26 @@ impl Programs {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_for_flows(encapsulation: Encapsulation, flow_ttl: Ticks, flows: u32) -> Result<Self> {
+        Self::load_object(encapsulation, flow_ttl, flows, 0)
+    }
+
+    /// Loads the programs of [`load`](Self::load) as `overlay trace` has them: they [tell](Self::told) what they do. With a fast
+    /// path, so that all their code is there.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_telling(encapsulation: Encapsulation) -> Result<Self> {
+        Self::load_object(encapsulation, 1, MAX_FLOWS, 1)
+    }
+
+    fn load_object(encapsulation: Encapsulation, flow_ttl: Ticks, flows: u32, trace: u8) -> Result<Self> {
         let (encapsulation, log_off) = (encapsulation as u8, 0_u8);
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FLOWS", flows)
             .override_global("ENCAPSULATION", &encapsulation, true)
             .override_global("AYA_LOG_LEVEL", &log_off, true)
             .override_global("FLOW_TTL", &flow_ttl, true)
+            .override_global("TRACE", &trace, true)
             .load(overlay_user::loader::object())
             .context("load the object")?;
         for name in ["from_container", "to_overlay", "from_underlay", "admit", "to_container"] {
@@ -142,6 +153,17 @@ impl Programs {
     pub fn set_node(&mut self, node: LocalNode) -> Result<()> {
         let mut map: Array<_, LocalNode> = self.map("LOCAL_NODE")?;
         Ok(map.set(0, node, 0)?)
+    }
+
+    /// Gives the node both families, inside and on the underlay; it knows the other node by its address `other_node`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_dual_stack(&mut self, other_node: IpAddr) -> Result<()> {
+        let (v4, v6) = (Range::<[u8; 4]>::new(NETWORK, SUBNET), Range::<[u8; 16]>::new(NETWORK_V6, SUBNET_V6));
+        self.set_node(LocalNode::new(1).over(&VTEP, 1).over(&VTEP_V6, 1).with(v4, 1450).with(v6, 1430))?;
+        self.set_route(REMOTE_SUBNET, other_node)?;
+        self.set_route(REMOTE_SUBNET_V6, other_node)
     }
 
     /// Adds a remote subnet and its node.
@@ -197,6 +219,19 @@ impl Programs {
             Err(MapError::KeyNotFound) => Ok(None),
             other => Ok(Some(other?)),
         }
+    }
+
+    /// What programs that were [loaded to tell](Self::load_telling) have told since this was asked last.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn told(&mut self) -> Result<Vec<Event>> {
+        let mut ring: RingBuf<_> = self.map("EVENTS")?;
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            events.push(Event::from_bytes(&item).context("an event of another layout")?);
+        }
+        Ok(events)
     }
 
     /// Runs `program` on `packet`.

@@ -70,7 +70,8 @@ impl Plan {
     pub(super) fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32, fast_mtu: u32) -> LocalNode {
         let (port, vni) = (self.backend.port(), self.backend.vni());
         let vtep = Vtep { address: self.underlay.address, mac: self.mac, port, vni };
-        let range = overlay_common::Range::new((self.network.ip(), self.network.prefix()), (subnet, self.subnet.prefix()));
+        let network = (self.network.ip(), self.network.prefix());
+        let range = overlay_common::Range::new(network, (subnet, self.subnet.prefix()));
         LocalNode::new(self.underlay.ifindex)
             .over::<[u8; 4]>(&vtep, overlay_ifindex)
             .with::<[u8; 4]>(range, u16::try_from(fast_mtu).unwrap_or(u16::MAX))

@@ -104,7 +104,8 @@ impl Flow {
 mod tests {
     use super::*;
 
-    const ANY: Flow = Flow { protocol: None, source: None, destination: None, source_port: None, destination_port: None };
+    const ANY: Flow =
+        Flow { protocol: None, source: None, destination: None, source_port: None, destination_port: None };
 
     fn flow(source: &str, destination: &str) -> Flow {
         let [source, destination] = [source, destination].map(|text| Some(text.parse().unwrap()));
