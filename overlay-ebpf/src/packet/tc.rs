@@ -1,5 +1,7 @@
 //! [`TcPacket`]: a socket buffer.
 
+mod pull;
+
 use aya_ebpf::{
     bindings::{
         BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS,
@@ -11,37 +13,19 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use network_types::{
-    eth::EthHdr,
-    ip::{Ipv4Hdr, Ipv6Hdr},
-};
+use network_types::eth::EthHdr;
 use overlay_common::{
-    Address as _, IpHeader as _, LocalNode, Reason, Step, UdpHeaders, UnderlayAddress, VxlanHeaders, XDP_DECAPSULATED,
+    Address as _, LocalNode, Reason, Step, UdpHeaders, UnderlayAddress, VxlanHeaders, XDP_DECAPSULATED,
 };
 
-use super::{L2, Packet, view};
+use super::{Packet, view};
 use crate::{Verdict, inner::Inner, maps, outer::Outer, trace};
-
-/// The most that decap looks at: outer Ethernet, IPv4 with all its options, UDP, VXLAN, inner Ethernet and IPv6. Over IPv6 it
-/// is less, also with a fragment header.
-const DECAP_HEADERS: usize = 14 + 60 + 8 + 8 + 14 + 40;
-
-/// Length in bytes of a TCP header without options.
-const TCP_LEN: usize = 20;
-
-/// IPv6 as the context's `protocol` says it.
-const PROTOCOL_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
 /// The VLAN's number in a tag.
 const VLAN_ID: u32 = 0x0fff;
 
 /// Value of `tc_index` on a packet that `from_underlay` lets in: "ov".
 const ACCEPTED: u32 = 0x6f76;
-
-/// The most that a program looks at in a packet that is not encapsulated: Ethernet, and IPv4 and TCP without options.
-const BARE_HEADERS: usize = L2 + Ipv4Hdr::LEN + TCP_LEN;
-/// The same of IPv6.
-const BARE_HEADERS_V6: usize = L2 + Ipv6Hdr::LEN + TCP_LEN;
 
 /// `BPF_F_ADJ_ROOM_ENCAP_L2(14)`: the kernel derives the inner MAC header from it, so it is the length of the
 /// inner Ethernet header alone; software segmentation goes wrong with the VXLAN header counted in.
@@ -67,59 +51,6 @@ pub(crate) struct TcPacket {
 }
 
 impl TcPacket {
-    /// Takes a packet that may be an outer one. Its headers can be viewed, but no more is pulled than they are: where a TCP
-    /// packet has its payload in pages, what follows would be moved out of its page, for each packet.
-    #[inline(always)]
-    pub(crate) fn from_wire(ctx: TcContext) -> Self {
-        let packet = Self { ctx };
-        if packet.is_ipv6() {
-            packet.pull_tunnel::<Ipv6Hdr>();
-        } else {
-            packet.pull_tunnel::<Ipv4Hdr>();
-        }
-        packet
-    }
-
-    /// Takes a packet as a container sends or gets it. What a TCP sender hands down is shared with its queue: pulling more
-    /// than the kernel has in the linear part would copy each packet.
-    #[inline(always)]
-    pub(crate) fn bare(ctx: TcContext) -> Self {
-        let packet = Self { ctx };
-        packet.pull(if packet.is_ipv6() { BARE_HEADERS_V6 } else { BARE_HEADERS });
-        packet
-    }
-
-    /// Pulls the headers of a packet that may be a tunnel packet over the outer family `O`: up to the inner TCP header, without
-    /// options, which is what the fast path looks at. Whether the inner packet is IPv6, which is longer, its Ethernet header
-    /// says; of what is no tunnel packet, some bytes more or less do not matter.
-    #[inline(always)]
-    fn pull_tunnel<O: Outer>(&self) {
-        let inner = L2 + usize::from(maps::encapsulation().overhead::<O::Address>());
-        self.pull(inner + Ipv4Hdr::LEN + TCP_LEN);
-        if self.header::<O>(L2).is_ok_and(O::has_options) {
-            self.pull(DECAP_HEADERS);
-        } else if self.header::<[u8; 2]>(inner - 2).is_ok_and(|ether_type| *ether_type == Ipv6Hdr::ETHER_TYPE) {
-            self.pull(inner + Ipv6Hdr::LEN + TCP_LEN);
-        }
-    }
-
-    /// Pulls the first `len` bytes, or all that there are, into the linear part, where views can reach them.
-    #[inline(always)]
-    fn pull(&self, len: usize) {
-        let len = len as u32;
-        let want = if self.ctx.len() < len { self.ctx.len() } else { len };
-        if self.ctx.data() + want as usize > self.ctx.data_end() && self.ctx.pull_data(want).is_err() {
-            // Out of memory: the headers cannot be seen, the views say "truncated" and the packet is dropped.
-        }
-    }
-
-    /// Whether the packet is IPv6.
-    #[inline(always)]
-    fn is_ipv6(&self) -> bool {
-        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
-        unsafe { (*self.ctx.skb.skb).protocol == PROTOCOL_IPV6 }
-    }
-
     /// The program's context, for logging.
     #[inline(always)]
     pub(crate) fn context(&self) -> &TcContext {
@@ -130,7 +61,7 @@ impl TcPacket {
     /// only a priority, and the kernel takes such a packet in as if it had none.
     #[inline(always)]
     pub(crate) fn is_in_vlan(&self) -> bool {
-        // SAFETY: as above.
+        // SAFETY: the context pointer is valid for the run of the program; the verifier checks the field access.
         unsafe { (*self.ctx.skb.skb).vlan_present != 0 && (*self.ctx.skb.skb).vlan_tci & VLAN_ID != 0 }
     }
 
