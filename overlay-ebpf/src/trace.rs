@@ -217,8 +217,7 @@ fn inner_offset<P: Packet>(packet: &P) -> Option<usize> {
 fn inner_offset_over<O: Outer, P: Packet>(packet: &P) -> Option<usize> {
     let outer = packet.header::<O>(L2).ok()?;
     let udp = packet.header::<UdpHdr>(L2 + size_of::<O>()).ok()?;
-    let is_tunnel = !outer.has_options()
-        && outer.datagram(packet).is_some()
-        && udp.dst_port() == maps::local_node()?.port();
+    let is_tunnel =
+        !outer.has_options() && outer.datagram(packet).is_some() && udp.dst_port() == maps::local_node()?.port();
     is_tunnel.then_some(L2 + usize::from(maps::encapsulation().overhead::<O::Address>()))
 }

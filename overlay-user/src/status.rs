@@ -157,7 +157,7 @@ impl NodeStatus {
         let network = of(range.network())?;
         Ok(Self {
             address: vtep.address,
-underlay: interface_name(node.underlay_ifindex),
+            underlay: interface_name(node.underlay_ifindex),
             overlay: interface_name(node.usual_device::<[u8; 4]>().ifindex),
             network,
             subnet,

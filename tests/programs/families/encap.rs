@@ -9,8 +9,8 @@ use overlay_tests::{
 };
 
 use super::{
-    LOCAL, OUTSIDE, REMOTE, UNDERLAYS, Underlay, datagram, extended, first_fragment, from_kernel, icmpv6, later_fragment,
-    to_remote,
+    LOCAL, OUTSIDE, REMOTE, UNDERLAYS, Underlay, datagram, extended, first_fragment, from_kernel, icmpv6,
+    later_fragment, to_remote,
 };
 use crate::{TO_OVERLAY, tcp};
 
