@@ -5,7 +5,8 @@
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use overlay_common::{
-    Address as _, Encapsulation, IpHeader as _, LocalNode, Reason, Step, Traffic, UnderlayAddress, decapsulated_tos,
+    Address as _, Encapsulation, Endpoint, IpHeader as _, LocalNode, Reason, Step, Traffic, UnderlayAddress,
+    decapsulated_tos,
 };
 
 use crate::{
@@ -17,18 +18,20 @@ use crate::{
     tunnel::{self, Tunnel},
 };
 
-/// An inner packet that may come in.
-pub(crate) struct Accepted<A> {
-    /// Bytes between the Ethernet header and the inner IP packet.
-    pub(crate) outer_len: u8,
+/// An inner packet that may come in. Begins as [`Tunnel`] does, for the same reason.
+#[repr(C)]
+pub(crate) struct Accepted<I: Inner> {
     /// Whether the outer packet was of the other family.
     pub(crate) mixed: bool,
     /// The outer packet is the first of several fragments.
     fragment: bool,
-    outer_tos: u8,
-    inner_tos: u8,
+    /// Bytes between the Ethernet header and the inner IP packet.
+    pub(crate) outer_len: u8,
+    /// The TOS byte of the inner packet: as it came, and as it goes on.
+    old_tos: u8,
+    pub(crate) tos: u8,
     /// The sender's subnet.
-    subnet: A,
+    subnet: I::Address,
     /// Length in bytes of the inner IP packet.
     pub(crate) inner_len: usize,
 }
@@ -39,46 +42,50 @@ pub(crate) fn decap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
     let Some(node) = maps::local_node() else { return Ok(Verdict::Pass) };
     if packet.is_xdp_decapsulated() {
         return match packet.header::<Ethernet>(0)?.ether_type {
-            Ipv6Hdr::ETHER_TYPE if maps::has_ipv6(node) => come_in::<Ipv6Hdr>(packet, node, None),
-            _ => come_in::<Ipv4Hdr>(packet, node, None),
+            Ipv6Hdr::ETHER_TYPE if maps::has_ipv6(node) => {
+                come_in(packet, node, &accepted_early::<Ipv6Hdr>(packet, node)?)
+            }
+            _ => come_in(packet, node, &accepted_early::<Ipv4Hdr>(packet, node)?),
         };
     }
     if packet.is_in_vlan() {
         return Ok(Verdict::Pass);
     }
     match tunnel::find(packet, node)? {
-        Some(tunnel) if tunnel.inner_ipv6 => come_in::<Ipv6Hdr>(packet, node, Some(&tunnel)),
-        Some(tunnel) => come_in::<Ipv4Hdr>(packet, node, Some(&tunnel)),
+        Some(tunnel) if tunnel.inner_ipv6 => {
+            come_in(packet, node, &accept::<Ipv6Hdr, TcPacket>(packet, node, &tunnel)?)
+        }
+        Some(tunnel) => come_in(packet, node, &accept::<Ipv4Hdr, TcPacket>(packet, node, &tunnel)?),
         None => Ok(Verdict::Pass),
     }
 }
 
-/// What becomes of the packet in a tunnel; `None`: `xdp_decap` has taken it out. A function of its own for each family, with
-/// a stack of its own.
-#[inline(never)]
-fn come_in<I: Inner>(packet: &mut TcPacket, node: &LocalNode, tunnel: Option<&Tunnel>) -> Result<Verdict, Reason> {
-    let early = tunnel.is_none();
-    let accepted = match tunnel {
-        Some(tunnel) => accept::<I, TcPacket>(packet, node, tunnel),
-        None => accepted_early::<I>(packet, node),
-    };
-    let accepted = match &accepted {
-        Ok(accepted) => accepted,
-        Err(reason) => return Err(*reason),
-    };
-    // The kernel would drop it as well, and count it nowhere that says why.
-    let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
+/// What becomes of an inner packet that may come in.
+#[inline(always)]
+fn come_in<I: Inner>(packet: &mut TcPacket, node: &LocalNode, accepted: &Accepted<I>) -> Result<Verdict, Reason> {
     if accepted.fragment {
         trace::step(Step::Fragment);
         // The kernel reassembles it. What follows the first fragment needs no look: without it, it is nothing.
         mark_for_admit(packet);
         return Ok(Verdict::Pass);
     }
+    deliver(packet, node, accepted, fast::arrival(packet, node, accepted))
+}
+
+/// Brings an inner packet to its container at `endpoint`, or to the kernel. A function of its own for each family, with a stack of its own.
+#[inline(never)]
+fn deliver<I: Inner>(
+    packet: &mut TcPacket,
+    node: &LocalNode,
+    accepted: &Accepted<I>,
+    endpoint: Endpoint,
+) -> Result<Verdict, Reason> {
+    let early = accepted.outer_len == 0;
     let packets = packet.wire_packets();
-    let fast = fast::enter::<I>(packet, node, accepted, tos)?;
+    let fast = fast::enter(packet, node, accepted, endpoint)?;
     let verdict = match (fast, maps::encapsulation()) {
         (Some(verdict), _) => verdict,
-        (None, _) if early => deliver::<I>(packet, node)?,
+        (None, _) if early => enter_overlay_device::<I>(packet, node)?,
         // The kernel's own VXLAN device decapsulates, on the way to the overlay device.
         (None, Encapsulation::Vxlan) => {
             mark_for_admit(packet);
@@ -87,8 +94,8 @@ fn come_in<I: Inner>(packet: &mut TcPacket, node: &LocalNode, tunnel: Option<&Tu
         (None, Encapsulation::Udp) => {
             packet.strip(usize::from(accepted.outer_len))?;
             trace::step(Step::Decapsulated);
-            update_tos::<I>(packet, accepted.inner_tos, tos)?;
-            deliver::<I>(packet, node)?
+            update_tos(packet, accepted)?;
+            enter_overlay_device::<I>(packet, node)?
         }
     };
     // `xdp_decap` has counted, but could not know the way.
@@ -103,11 +110,11 @@ fn come_in<I: Inner>(packet: &mut TcPacket, node: &LocalNode, tunnel: Option<&Tu
 
 /// What `xdp_decap` has checked, decapsulated and counted: nothing stands in front of the inner packet any more.
 #[inline(always)]
-fn accepted_early<I: Inner>(packet: &TcPacket, node: &LocalNode) -> Result<Accepted<I::Address>, Reason> {
+fn accepted_early<I: Inner>(packet: &TcPacket, node: &LocalNode) -> Result<Accepted<I>, Reason> {
     let inner = packet.header::<I>(L2)?;
     let inner_len = packet.len() - L2;
     let (tos, subnet) = (inner.tos(), node.range().subnet_of(inner.source()));
-    Ok(Accepted { outer_len: 0, mixed: false, fragment: false, outer_tos: tos, inner_tos: tos, subnet, inner_len })
+    Ok(Accepted { mixed: false, fragment: false, outer_len: 0, old_tos: tos, tos, subnet, inner_len })
 }
 
 /// Lets in what [`decap`] has accepted, on the overlay device of VXLAN.
@@ -133,24 +140,24 @@ fn mark_for_admit(packet: &mut TcPacket) {
 pub(crate) fn decap_early(packet: &mut XdpPacket) -> Result<(), Reason> {
     let Some(node) = maps::local_node() else { return Ok(()) };
     match tunnel::find(packet, node)? {
-        Some(tunnel) if tunnel.inner_ipv6 => come_out::<Ipv6Hdr>(packet, node, &tunnel),
-        Some(tunnel) => come_out::<Ipv4Hdr>(packet, node, &tunnel),
+        Some(tunnel) if tunnel.inner_ipv6 => {
+            come_out(packet, node, &accept::<Ipv6Hdr, XdpPacket>(packet, node, &tunnel)?)
+        }
+        Some(tunnel) => come_out(packet, node, &accept::<Ipv4Hdr, XdpPacket>(packet, node, &tunnel)?),
         None => Ok(()),
     }
 }
 
-/// Leaves of a frame what is in the tunnel, if that may come in. A function of its own as [`come_in`] is.
+/// Leaves of a frame what is in the tunnel. A function of its own as [`deliver`] is.
 #[inline(never)]
-fn come_out<I: Inner>(packet: &mut XdpPacket, node: &LocalNode, tunnel: &Tunnel) -> Result<(), Reason> {
-    let accepted = accept::<I, XdpPacket>(packet, node, tunnel)?;
+fn come_out<I: Inner>(packet: &mut XdpPacket, node: &LocalNode, accepted: &Accepted<I>) -> Result<(), Reason> {
     if accepted.fragment || packet.mark_decapsulated().is_err() {
         return Ok(());
     }
-    let tos = decapsulated_tos(accepted.inner_tos, accepted.outer_tos).map_err(|_| Reason::CeOnNotEct)?;
     packet.strip_front(usize::from(accepted.outer_len))?;
     trace::step(Step::Decapsulated);
     packet.store(0, &entering::<I>(node))?;
-    update_tos::<I>(packet, accepted.inner_tos, tos)?;
+    update_tos(packet, accepted)?;
     let decap_bytes = accepted.inner_len as u64;
     maps::count(accepted.subnet, Traffic { decap_packets: 1, decap_bytes, ..Traffic::default() });
     Ok(())
@@ -158,7 +165,7 @@ fn come_out<I: Inner>(packet: &mut XdpPacket, node: &LocalNode, tunnel: &Tunnel)
 
 /// Lets a decapsulated packet come in on the overlay device, as the kernel's VXLAN device would.
 #[inline(always)]
-pub(crate) fn deliver<I: Inner>(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdict, Reason> {
+pub(crate) fn enter_overlay_device<I: Inner>(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdict, Reason> {
     mark_for_admit(packet);
     packet.store(0, &entering::<I>(node))?;
     Ok(packet.redirect_in(node.usual_device::<I::Address>().ifindex))
@@ -173,57 +180,51 @@ fn entering<I: Inner>(node: &LocalNode) -> Ethernet {
 
 /// Writes a changed TOS byte into the inner header, which now follows the Ethernet header.
 #[inline(always)]
-fn update_tos<I: Inner>(packet: &mut impl Packet, old: u8, new: u8) -> Result<(), Reason> {
-    if new == old {
+fn update_tos<I: Inner>(packet: &mut impl Packet, accepted: &Accepted<I>) -> Result<(), Reason> {
+    if accepted.tos == accepted.old_tos {
         return Ok(());
     }
     let mut inner = *packet.header::<I>(L2)?;
-    inner.set_tos_and_ttl(new, inner.ttl());
+    inner.set_tos_and_ttl(accepted.tos, inner.ttl());
     packet.store(L2, &inner)
 }
 
 /// The packet in the tunnel, if it may come in.
 #[inline(always)]
-fn accept<I: Inner, P: Packet>(packet: &P, node: &LocalNode, tunnel: &Tunnel) -> Result<Accepted<I::Address>, Reason> {
-    if I::Address::IS_IPV4 {
+fn accept<I: Inner, P: Packet>(packet: &P, node: &LocalNode, tunnel: &Tunnel) -> Result<Accepted<I>, Reason> {
+    let accepted = if I::Address::IS_IPV4 {
         accept_here::<I, P>(packet, node, tunnel)
     } else {
         accept_aside::<I, P>(packet, node, tunnel)
-    }
+    }?;
+    trace::accepted(&tunnel.sender);
+    Ok(accepted)
 }
 
 /// With a stack of its own: addresses of IPv6 are long. IPv4 does without the call.
 #[inline(never)]
-fn accept_aside<I: Inner, P: Packet>(
-    packet: &P,
-    node: &LocalNode,
-    tunnel: &Tunnel,
-) -> Result<Accepted<I::Address>, Reason> {
+fn accept_aside<I: Inner, P: Packet>(packet: &P, node: &LocalNode, tunnel: &Tunnel) -> Result<Accepted<I>, Reason> {
     accept_here::<I, P>(packet, node, tunnel)
 }
 
 #[inline(always)]
-fn accept_here<I: Inner, P: Packet>(
-    packet: &P,
-    node: &LocalNode,
-    tunnel: &Tunnel,
-) -> Result<Accepted<I::Address>, Reason> {
-    let Tunnel { sender, outer_len, end, fragment, tos, inner_ipv6 } = *tunnel;
+fn accept_here<I: Inner, P: Packet>(packet: &P, node: &LocalNode, tunnel: &Tunnel) -> Result<Accepted<I>, Reason> {
+    let &Tunnel { outer_len, end, fragment, tos, inner_ipv6, .. } = tunnel;
     let (packet, offset) = (opaque(packet), L2 + usize::from(outer_len));
     let inner = packet.header_within::<I>(offset, end)?;
     if !inner.is_valid() {
         return Err(Reason::BadHeader);
     }
     let inner_len = inner_length(inner, end - offset, packet.is_gso(), fragment)?;
-    check_addresses(inner, sender, node)?;
-    trace::accepted(&tunnel.sender);
+    let subnet = check_addresses(inner, &tunnel.sender, node)?;
     Ok(Accepted {
-        outer_len,
-        mixed: sender.is_ipv4() == inner_ipv6,
+        mixed: tunnel.sender.is_ipv4() == inner_ipv6,
         fragment,
-        outer_tos: tos,
-        inner_tos: inner.tos(),
-        subnet: node.range().subnet_of(inner.source()),
+        outer_len,
+        old_tos: inner.tos(),
+        // The kernel would drop it as well, and count it nowhere that says why.
+        tos: decapsulated_tos(inner.tos(), tos).map_err(|_| Reason::CeOnNotEct)?,
+        subnet,
         inner_len,
     })
 }
@@ -246,17 +247,18 @@ fn inner_length<I: Inner>(inner: &I, available: usize, gso: bool, fragment: bool
     Ok(if gso { available } else { length })
 }
 
-/// The inner source must belong to the node that sent the packet, the inner destination to us.
+/// The inner source must belong to the node that sent the packet, the inner destination to us. Returns the source's subnet.
 #[inline(always)]
-fn check_addresses<I: Inner>(inner: &I, sender: UnderlayAddress, node: &LocalNode) -> Result<(), Reason> {
+fn check_addresses<I: Inner>(inner: &I, sender: &UnderlayAddress, node: &LocalNode) -> Result<I::Address, Reason> {
     let range = node.range::<I::Address>();
-    match maps::route(range.subnet_of(inner.source())) {
-        Some(route) if route.next_hop() == sender => {}
+    let subnet = range.subnet_of(inner.source());
+    match maps::route(&subnet) {
+        Some(route) if route.next_hop() == *sender => {}
         _ if maps::is_node(sender) => return Err(Reason::SourceNotTheirs),
         _ => return Err(Reason::UnknownNode),
     }
     if !range.in_subnet(inner.destination()) {
         return Err(Reason::DestinationNotOurs);
     }
-    Ok(())
+    Ok(subnet)
 }

@@ -48,8 +48,8 @@ fn departure<I: Inner>(packet: &TcPacket, node: &LocalNode) -> Result<Departure<
     let inner = packet.header::<I>(L2)?;
     let length = inner_length(inner, packet.len() - L2, packet.is_gso())?;
     let subnet = destination_subnet(inner, node)?;
-    let route = maps::route(subnet).ok_or(Reason::NoRoute)?;
-    Ok(Departure { subnet, route, length, tos: inner.tos(), flow: 0, fast: false })
+    let route = maps::route(&subnet).ok_or(Reason::NoRoute)?;
+    Ok(Departure { subnet, route, length, tos: inner.tos(), flow: 0 })
 }
 
 /// A container's packet that is to leave for another node.
@@ -63,8 +63,6 @@ pub(crate) struct Departure<A> {
     pub(crate) tos: u8,
     /// [`FlowKey::hash`](overlay_common::FlowKey::hash) of its flow; 0 as long as that is not noted.
     pub(crate) flow: u32,
-    /// Whether it has skipped netfilter.
-    pub(crate) fast: bool,
 }
 
 /// What stands in front of an inner packet on the wire; and what the inner packet begins with from now on, if that changes.
@@ -79,6 +77,9 @@ struct Front<H, B> {
 
 /// What overwrites the beginning of an inner packet.
 pub(crate) trait Beginning: Copy + 'static {
+    /// Whether such packets have skipped netfilter.
+    const SKIPS_NETFILTER: bool;
+
     /// What `packet` begins with.
     fn of(packet: &TcPacket) -> Result<Self, Reason>;
 
@@ -88,6 +89,8 @@ pub(crate) trait Beginning: Copy + 'static {
 
 /// The inner packet stays as it is.
 impl Beginning for () {
+    const SKIPS_NETFILTER: bool = false;
+
     #[inline(always)]
     fn of(_: &TcPacket) -> Result<Self, Reason> {
         Ok(())
@@ -119,7 +122,7 @@ fn send_over<I: Inner, O: Outer, B: Beginning>(
     node: &LocalNode,
     departure: &Departure<I::Address>,
 ) -> Result<Verdict, Reason> {
-    let Departure { subnet, route, length, tos, flow, fast } = departure;
+    let Departure { subnet, route, length, tos, flow } = departure;
     let (packets, inner_len) = (packet.wire_packets(), *length as u16);
     let way = neighbour::way::<O>(packet, node, route.next_hop());
     // Not the same for all flows: two that share the counter of one CPU are two senders.
@@ -148,7 +151,7 @@ fn send_over<I: Inner, O: Outer, B: Beginning>(
             packet.store(0, front)?;
         }
     }
-    let encap_fast_packets = if *fast { packets } else { 0 };
+    let encap_fast_packets = if B::SKIPS_NETFILTER { packets } else { 0 };
     let encap_bytes = *length as u64;
     maps::count(*subnet, Traffic { encap_packets: packets, encap_bytes, encap_fast_packets, ..Traffic::default() });
     trace::tell(Step::Encapsulated, u32::from(label.source_port()), [0; 6]);

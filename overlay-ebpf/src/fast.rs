@@ -48,8 +48,8 @@ pub(crate) fn departure<I: Inner>(
     let ip = packet.header::<I>(L2)?;
     let length = encap::inner_length(ip, packet.len() - L2, packet.is_gso())?;
     let subnet = node.range().subnet_of(ip.destination());
-    let Some(route) = maps::route(subnet) else { return Ok(Err(Slow::NoRoute)) };
-    Ok(Ok(Departure { subnet, route, length, tos: ip.tos(), flow, fast: true }))
+    let Some(route) = maps::route(&subnet) else { return Ok(Err(Slow::NoRoute)) };
+    Ok(Ok(Departure { subnet, route, length, tos: ip.tos(), flow }))
 }
 
 /// The header of a packet that this node has forwarded.
@@ -58,6 +58,8 @@ pub(crate) fn departure<I: Inner>(
 struct Forwarded<I>(I);
 
 impl<I: Inner> Beginning for Forwarded<I> {
+    const SKIPS_NETFILTER: bool = true;
+
     #[inline(always)]
     fn of(packet: &TcPacket) -> Result<Self, Reason> {
         packet.header(L2).copied().map(Self)
@@ -86,37 +88,10 @@ fn may_leave<I: Inner>(packet: &TcPacket, node: &LocalNode, source: Source) -> R
     if source == Source::Own { Ok(flow) } else { Err(Slow::UnknownSource) }
 }
 
-/// Whether netfilter has approved the flow of the packet of `length` bytes behind `outer_len` others, and a router would forward it. If so:
-/// the hash of its flow.
-#[inline(always)]
-fn approval<I: Inner>(
-    packet: &TcPacket,
-    node: &LocalNode,
-    outer_len: u8,
-    length: usize,
-    direction: Direction,
-) -> Result<u32, Slow> {
-    if I::Address::IS_IPV4 {
-        approval_here::<I>(packet, node, outer_len, length, direction)
-    } else {
-        approval_aside::<I>(packet, node, outer_len, length, direction)
-    }
-}
-
-/// With a stack of its own: addresses of IPv6 are long. IPv4 does without the call.
+/// Whether netfilter has approved the flow of the packet of `length` bytes behind `outer_len` others, and a router would
+/// forward it. If so: the hash of its flow. A function of its own for each family, with a stack of its own.
 #[inline(never)]
-fn approval_aside<I: Inner>(
-    packet: &TcPacket,
-    node: &LocalNode,
-    outer_len: u8,
-    length: usize,
-    direction: Direction,
-) -> Result<u32, Slow> {
-    approval_here::<I>(packet, node, outer_len, length, direction)
-}
-
-#[inline(always)]
-fn approval_here<I: Inner>(
+fn approval<I: Inner>(
     packet: &TcPacket,
     node: &LocalNode,
     outer_len: u8,
@@ -131,26 +106,45 @@ fn approval_here<I: Inner>(
     Ok(candidate.hash())
 }
 
-/// An accepted packet that goes straight into its container, with `tos` as its TOS byte.
+/// The container that an accepted packet may go straight into; [`Endpoint::NODE`] if it may not.
+#[inline(always)]
+pub(crate) fn arrival<I: Inner>(packet: &TcPacket, node: &LocalNode, accepted: &Accepted<I>) -> Endpoint {
+    may_enter(packet, node, accepted).unwrap_or_else(|slow| {
+        trace::slow(slow);
+        Endpoint::NODE
+    })
+}
+
+#[inline(always)]
+fn may_enter<I: Inner>(packet: &TcPacket, node: &LocalNode, accepted: &Accepted<I>) -> Result<Endpoint, Slow> {
+    if !flow::enabled() {
+        return Err(Slow::Off);
+    }
+    approval::<I>(packet, node, accepted.outer_len, accepted.inner_len, Direction::Incoming)?;
+    // It has been looked at before.
+    let inner = packet.header::<I>(L2 + usize::from(accepted.outer_len)).map_err(|_| Slow::Unfit)?;
+    match maps::endpoint(inner.destination()) {
+        Some(endpoint) if endpoint.ifindex() != 0 => Ok(endpoint),
+        _ => Err(Slow::NoEndpoint),
+    }
+}
+
+/// Puts an accepted packet straight into its container, if it may go there.
 #[inline(always)]
 pub(crate) fn enter<I: Inner>(
     packet: &mut TcPacket,
     node: &LocalNode,
-    accepted: &Accepted<I::Address>,
-    tos: u8,
+    accepted: &Accepted<I>,
+    endpoint: Endpoint,
 ) -> Result<Option<Verdict>, Reason> {
-    let endpoint = match arrival::<I>(packet, node, accepted)? {
-        Ok(endpoint) => endpoint,
-        Err(slow) => {
-            trace::slow(slow);
-            return Ok(None);
-        }
-    };
+    if endpoint.ifindex() == 0 {
+        return Ok(None);
+    }
     let source = node.usual_device::<I::Address>().mac;
     let ethernet = Ethernet { destination: endpoint.mac(), source, ether_type: I::ETHER_TYPE };
     let frame = maps::scratch().ok_or(Reason::DecapRefused)?;
     *frame = Frame { ethernet, ip: *packet.header::<I>(L2 + usize::from(accepted.outer_len))? };
-    forward(&mut frame.ip, tos);
+    forward(&mut frame.ip, accepted.tos);
     if accepted.mixed {
         // Kernels before 6.3 cannot make one family of the other.
         if packet.strip_to::<I>(accepted.outer_len.into()).is_err() {
@@ -162,25 +156,6 @@ pub(crate) fn enter<I: Inner>(
     }
     packet.store(0, frame)?;
     Ok(Some(packet.redirect_into_peer(endpoint.ifindex())))
-}
-
-/// The container that the packet is for.
-#[inline(always)]
-fn arrival<I: Inner>(
-    packet: &TcPacket,
-    node: &LocalNode,
-    accepted: &Accepted<I::Address>,
-) -> Result<Result<Endpoint, Slow>, Reason> {
-    if !flow::enabled() {
-        return Ok(Err(Slow::Off));
-    }
-    if let Err(slow) = approval::<I>(packet, node, accepted.outer_len, accepted.inner_len, Direction::Incoming) {
-        return Ok(Err(slow));
-    }
-    Ok(match maps::endpoint(packet.header::<I>(L2 + usize::from(accepted.outer_len))?.destination()) {
-        Some(endpoint) if endpoint.ifindex() != 0 => Ok(endpoint),
-        _ => Err(Slow::NoEndpoint),
-    })
 }
 
 /// Behind netfilter, on the way out: notes what it has let through. Returns a hash over the flow, as [`leave`] uses it:

@@ -170,7 +170,7 @@ fn answer<I: Answered>(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdic
     packet.shorten(L2 + quote_len)?;
     packet.insert::<Headers<I>>()?;
     packet.store(L2, &Headers { ip: inner.answer(icmp_len), icmp })?;
-    decap::deliver::<I>(packet, node)
+    decap::enter_overlay_device::<I>(packet, node)
 }
 
 #[inline(always)]

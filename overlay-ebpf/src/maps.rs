@@ -108,14 +108,14 @@ pub(crate) fn has_ipv6(node: &LocalNode) -> bool {
 
 /// The route to `subnet`, a masked address.
 #[inline(always)]
-pub(crate) fn route<A: Key>(subnet: A) -> Option<Route> {
+pub(crate) fn route<A: Key>(subnet: &A) -> Option<Route> {
     // SAFETY: the value is copied out at once; a concurrent replacement by the agent swaps the whole element.
     unsafe { A::maps().routes.get(subnet) }.copied()
 }
 
 /// Whether a node with this underlay address owns a subnet.
 #[inline(always)]
-pub(crate) fn is_node(address: UnderlayAddress) -> bool {
+pub(crate) fn is_node(address: &UnderlayAddress) -> bool {
     NODES.get_ptr(address).is_some()
 }
 

@@ -19,7 +19,15 @@ use crate::{
 const VXLAN_FLAGS: u8 = 0x08;
 
 /// A tunnel packet for this node, from whomever.
+///
+/// It begins with what leaves values unused: a `Result` of it keeps its tag there, and BTF knows no tag of an enum elsewhere
+/// than at its beginning. The kernel would refuse the object's BTF.
+#[repr(C)]
 pub(crate) struct Tunnel {
+    /// Whether the inner packet is IPv6; otherwise it is IPv4.
+    pub(crate) inner_ipv6: bool,
+    /// It is the first of several fragments.
+    pub(crate) fragment: bool,
     /// The outer source.
     pub(crate) sender: UnderlayAddress,
     /// Bytes between the Ethernet header and the inner IP packet. So small a number that the verifier knows it for an offset
@@ -27,12 +35,8 @@ pub(crate) struct Tunnel {
     pub(crate) outer_len: u8,
     /// Where the outer packet ends, in bytes from the start of the Ethernet header.
     pub(crate) end: usize,
-    /// It is the first of several fragments.
-    pub(crate) fragment: bool,
     /// The outer TOS byte.
     pub(crate) tos: u8,
-    /// Whether the inner packet is IPv6; otherwise it is IPv4.
-    pub(crate) inner_ipv6: bool,
 }
 
 /// The tunnel packet for us that the packet is; `None` when it is not one.
@@ -90,7 +94,7 @@ fn over_here<O: Outer, P: Packet>(packet: &P, node: &LocalNode) -> Result<Option
 /// A packet from an overlay address that came without a tunnel: only from nodes on our own link (`DirectRouting`).
 #[inline(always)]
 fn bare<O: Outer>(source: O::Address, node: &LocalNode) -> Result<Option<Tunnel>, Reason> {
-    match maps::route(node.range().subnet_of(source)) {
+    match maps::route(&node.range().subnet_of(source)) {
         Some(route) if route.is_direct() => Ok(None),
         _ => Err(Reason::NotEncapsulated),
     }

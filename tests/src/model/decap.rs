@@ -48,10 +48,11 @@ pub(super) fn from_underlay(facts: &Facts, packet: &[u8], super_packet: Option<S
 /// front of the packet. A fragment is left to `from_underlay`.
 pub(super) fn xdp_decap(facts: &Facts, packet: &[u8]) -> Result<Expected, Reason> {
     let Some(accepted) = accept(facts, packet, None)? else { return Ok(Expected::UNTOUCHED) };
+    let bytes = delivered(&accepted)?;
     if accepted.outer.more_fragments() {
         return Ok(Expected::UNTOUCHED);
     }
-    let marked = [XDP_DECAPSULATED.to_ne_bytes().to_vec(), delivered(&accepted)?].concat();
+    let marked = [XDP_DECAPSULATED.to_ne_bytes().to_vec(), bytes].concat();
     Ok(Expected { fate: Fate::Becomes(marked), counted: Some(count(&accepted, 1)) })
 }
 
