@@ -129,7 +129,8 @@ fn send_over<I: Inner, O: Outer, B: Beginning>(
     let label = FlowLabel { hash: *flow, tos: *tos, id: way.id.wrapping_add(*flow as u16) };
     let ethernet = match way.ethernet {
         Some(ethernet) => ethernet,
-        None => *packet.header::<Ethernet>(0)?,
+        // The kernel writes the addresses.
+        None => Ethernet { ether_type: O::ETHER_TYPE, ..*packet.header(0)? },
     };
     let vtep = node.vtep::<O::Address>();
     match maps::encapsulation() {

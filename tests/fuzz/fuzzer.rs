@@ -15,8 +15,7 @@ use crate::{
     world,
 };
 
-/// What the programs carry: their maps have IPv4 alone.
-const FAMILIES: Families = Families::V4;
+const FAMILIES: Families = Families::Dual;
 
 /// All counters are compared once in this many packets.
 const BATCH: u64 = 1000;

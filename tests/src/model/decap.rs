@@ -7,19 +7,21 @@ use overlay_common::{Encapsulation, Reason, Traffic, XDP_DECAPSULATED};
 use super::{
     End, Expected, Facts, Family, Fate, Node, Super,
     headers::{Ethernet, UDP, Udp, Vxlan},
-    ip::Ip,
+    ip::{Datagram, Ip},
     wire_packets,
 };
-use crate::packets::{self, PROTO_UDP};
+use crate::packets;
 
 /// The one set of VXLAN flags that we understand: a network number is there (RFC 7348, section 5).
 const VNI_PRESENT: u8 = 0x08;
 
 /// A tunnel packet that may come in.
 struct Accepted<'a> {
-    /// Our tunnel end that it has come to.
-    end: &'a End,
-    outer: Ip<'a>,
+    /// MAC address of the overlay device that it comes in on.
+    delivered_to: [u8; 6],
+    outer_tos: u8,
+    /// Only the beginning of it is here.
+    is_fragment: bool,
     /// The inner header, and all bytes from it to the end of the frame.
     inner: Ip<'a>,
     /// Length in bytes of the inner packet.
@@ -33,7 +35,7 @@ struct Accepted<'a> {
 pub(super) fn from_underlay(facts: &Facts, packet: &[u8], super_packet: Option<Super>) -> Result<Expected, Reason> {
     let Some(accepted) = accept(facts, packet, super_packet)? else { return Ok(Expected::UNTOUCHED) };
     let bytes = delivered(&accepted)?;
-    if accepted.outer.more_fragments() {
+    if accepted.is_fragment {
         return Ok(Expected::UNTOUCHED);
     }
     let fate = match facts.encapsulation {
@@ -49,7 +51,7 @@ pub(super) fn from_underlay(facts: &Facts, packet: &[u8], super_packet: Option<S
 pub(super) fn xdp_decap(facts: &Facts, packet: &[u8]) -> Result<Expected, Reason> {
     let Some(accepted) = accept(facts, packet, None)? else { return Ok(Expected::UNTOUCHED) };
     let bytes = delivered(&accepted)?;
-    if accepted.outer.more_fragments() {
+    if accepted.is_fragment {
         return Ok(Expected::UNTOUCHED);
     }
     let marked = [XDP_DECAPSULATED.to_ne_bytes().to_vec(), bytes].concat();
@@ -61,13 +63,13 @@ fn count(accepted: &Accepted<'_>, packets: u64) -> (IpAddr, Traffic) {
     (accepted.subnet, traffic)
 }
 
-/// The packet as it enters the overlay device: to our VTEP's MAC address, from nobody. What stands behind the
-/// inner packet in the frame stays there.
+/// The packet as it enters the overlay device that its family usually takes: to that one's MAC address, from nobody. What
+/// stands behind the inner packet in the frame stays there.
 fn delivered(accepted: &Accepted<'_>) -> Result<Vec<u8>, Reason> {
-    let (inside, outside) = (accepted.inner.tos(), accepted.outer.tos());
+    let (inside, outside) = (accepted.inner.tos(), accepted.outer_tos);
     let ecn = combined_ecn(inside & 0b11, outside & 0b11).ok_or(Reason::CeOnNotEct)?;
     let inner = accepted.inner.with_tos(inside & !0b11 | ecn);
-    Ok(packets::ethernet(accepted.end.mac, [0; 6], accepted.inner.family().ether_type(), &inner))
+    Ok(packets::ethernet(accepted.delivered_to, [0; 6], accepted.inner.family().ether_type(), &inner))
 }
 
 /// RFC 6040, figure 4: the ECN field after decap, `None` where the packet must be dropped.
@@ -96,20 +98,17 @@ fn accept<'a>(facts: &'a Facts, packet: &'a [u8], super_packet: Option<Super>) -
         let is_direct = facts.route(outer.source()).is_some_and(|(_, hop)| hop.direct);
         return if is_direct { Ok(None) } else { Err(Reason::NotEncapsulated) };
     }
-    // Only the first fragment has a UDP header; the others are nothing without it.
-    let for_us = |end: &&End| {
-        outer.is_well_formed()
-            && outer.protocol() == PROTO_UDP
-            && outer.destination() == end.address
-            && outer.fragment_offset() == 0
-    };
-    let Some(end) = node.ends.of(family).filter(for_us) else { return Ok(None) };
-    let udp = outer.bytes().get(outer.header_len()..).and_then(Udp::parse).ok_or(Reason::Truncated)?;
+    if !outer.is_well_formed() {
+        return Ok(None);
+    }
+    let Some(datagram) = outer.datagram() else { return Ok(None) };
+    let Some(end) = node.ends.of(family).filter(|end| end.address == outer.destination()) else { return Ok(None) };
+    let udp = outer.bytes().get(datagram.at..).and_then(Udp::parse).ok_or(Reason::Truncated)?;
     if udp.destination_port != node.port {
         return Ok(None);
     }
-    let datagram_end = end_of_datagram(outer, &udp, super_packet)?;
-    let payload = outer.header_len() + UDP;
+    let datagram_end = end_of_datagram(outer, datagram, &udp, super_packet)?;
+    let payload = datagram.at + UDP;
     let (inner_family, offset) = inner_offset(facts, node, end, &outer.bytes()[payload..datagram_end])?;
     let inner_at = payload + offset;
     let available = datagram_end.checked_sub(inner_at).filter(|available| *available >= inner_family.header_len());
@@ -118,9 +117,17 @@ fn accept<'a>(facts: &'a Facts, packet: &'a [u8], super_packet: Option<Super>) -
     if !inner.is_well_formed() {
         return Err(Reason::BadHeader);
     }
-    let length = inner_length(inner, available, outer.more_fragments(), super_packet)?;
+    let length = inner_length(inner, available, datagram.is_fragment, super_packet)?;
     let subnet = check_addresses(facts, node, outer.source(), inner)?;
-    Ok(Some(Accepted { end, outer, inner, length, subnet }))
+    let delivered_to = node.usual_end(inner_family).expect("a node has a tunnel end").mac;
+    Ok(Some(Accepted {
+        delivered_to,
+        outer_tos: outer.tos(),
+        is_fragment: datagram.is_fragment,
+        inner,
+        length,
+        subnet,
+    }))
 }
 
 /// Where the datagram, or what is here of it, ends: counted in bytes from the outer IP header.
@@ -128,15 +135,15 @@ fn accept<'a>(facts: &'a Facts, packet: &'a [u8], super_packet: Option<Super>) -
 /// The kernel ignores what stands behind the end that the IP header names, and so must we: the first of several
 /// fragments could otherwise show us one inner header there and bring another in the second. Lengths in a
 /// super-packet are those of its segments.
-fn end_of_datagram(outer: Ip<'_>, udp: &Udp, super_packet: Option<Super>) -> Result<usize, Reason> {
+fn end_of_datagram(outer: Ip<'_>, datagram: Datagram, udp: &Udp, super_packet: Option<Super>) -> Result<usize, Reason> {
     let available = outer.bytes().len();
     if super_packet.is_some() {
         return Ok(available);
     }
     let end = outer.total_len();
-    let fits = (outer.header_len() + UDP..=available).contains(&end);
+    let fits = (datagram.at + UDP..=available).contains(&end);
     // The UDP length of a fragment is that of the whole datagram.
-    let agrees = outer.more_fragments() || udp.length + outer.header_len() == end;
+    let agrees = datagram.is_fragment || udp.length + datagram.at == end;
     if fits && agrees { Ok(end) } else { Err(Reason::BadLength) }
 }
 

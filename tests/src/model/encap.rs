@@ -73,7 +73,8 @@ fn is_unicast(address: IpAddr) -> bool {
     let of_family = match address {
         // This network, and reserved.
         IpAddr::V4(v4) => v4.octets()[0] != 0 && v4.octets()[0] < 240 && !v4.is_link_local(),
-        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_unicast_link_local(),
+        // Unspecified, loopback, and what stands for an IPv4 address (RFC 4291, section 2.5.5).
+        IpAddr::V6(v6) => v6.octets()[..8] != [0; 8] && !v6.is_unicast_link_local(),
     };
     of_family && !address.is_loopback() && !address.is_multicast()
 }

@@ -6,7 +6,7 @@ use super::{
     Family,
     headers::{array, word},
 };
-use crate::packets::{ETHER_IPV4, ETHER_IPV6, Extension, PROTO_ICMP, PROTO_ICMPV6};
+use crate::packets::{ETHER_IPV4, ETHER_IPV6, Extension, PROTO_ICMP, PROTO_ICMPV6, PROTO_UDP};
 
 impl Family {
     /// The family that an EtherType names.
@@ -42,7 +42,7 @@ impl Family {
 /// An IP header (RFC 791, section 3.1; RFC 8200, section 3) and all bytes that are here from its first on.
 ///
 /// Of IPv6 it is the fixed header alone: who asks for a protocol behind extension headers does not find it, and leaves the
-/// packet to the kernel, fragments too.
+/// packet to the kernel.
 #[derive(Clone, Copy)]
 pub(super) struct Ip<'a> {
     family: Family,
@@ -124,12 +124,26 @@ impl<'a> Ip<'a> {
         }
     }
 
-    pub(super) fn more_fragments(self) -> bool {
-        self.fragmentation() & 0x2000 != 0
+    fn fragment_offset(self) -> u16 {
+        self.fragmentation() & 0x1fff
     }
 
-    pub(super) fn fragment_offset(self) -> u16 {
-        self.fragmentation() & 0x1fff
+    /// The UDP datagram that stands behind the header, or the beginning of one; `None`: there is none. IPv6's fragment header
+    /// (RFC 8200, section 4.5) may stand in front of it, and makes a fragment even of a packet that is whole.
+    pub(super) fn datagram(self) -> Option<Datagram> {
+        let header = self.header_len();
+        let (protocol, offset, datagram) = match self.family {
+            Family::V6 if self.protocol() == Extension::FRAGMENT => {
+                let fragment = array::<8>(self.bytes.get(..header + 8)?, header);
+                (fragment[0], word(&fragment, 2) >> 3, Datagram { at: header + 8, is_fragment: true })
+            }
+            _ => {
+                let more_fragments = self.fragmentation() & 0x2000 != 0;
+                (self.protocol(), self.fragment_offset(), Datagram { at: header, is_fragment: more_fragments })
+            }
+        };
+        // Only the first fragment has a UDP header; the others are nothing without it.
+        (protocol == PROTO_UDP && offset == 0).then_some(datagram)
     }
 
     /// What the header says stands behind it.
@@ -183,6 +197,15 @@ impl<'a> Ip<'a> {
         }
         bytes
     }
+}
+
+/// A UDP datagram in an IP packet, or the beginning of one.
+#[derive(Clone, Copy)]
+pub(super) struct Datagram {
+    /// Where its header begins, in bytes from the IP header.
+    pub(super) at: usize,
+    /// Whether more of it is to come in other packets.
+    pub(super) is_fragment: bool,
 }
 
 fn ones_complement_sum(words: &[u16]) -> u16 {
