@@ -12,10 +12,8 @@ use overlay_tests::{
 use crate::{
     chance::Chance,
     trial::{Ground, Model, Recipe, Trial, hex},
-    world,
+    world::{self, World},
 };
-
-const FAMILIES: Families = Families::Dual;
 
 /// All counters are compared once in this many packets.
 const BATCH: u64 = 1000;
@@ -31,7 +29,10 @@ pub(crate) struct Fuzzer {
 
 impl Fuzzer {
     pub(crate) fn new(seed: u64, program: Program, encapsulation: Encapsulation, model: Model) -> Result<Self> {
-        let grounds = world::all(encapsulation, FAMILIES).into_iter().map(Ground::new).collect::<Result<_>>()?;
+        let [alone, ..] = world::all(encapsulation, Families::V6);
+        let alone = World { name: "without IPv4", ..alone };
+        let worlds = world::all(encapsulation, Families::Dual).into_iter().chain([alone]);
+        let grounds = worlds.map(Ground::new).collect::<Result<_>>()?;
         Ok(Self { seed, program, encapsulation, model, grounds })
     }
 
@@ -81,7 +82,7 @@ impl Fuzzer {
     /// The packet with this number and the ground it is for.
     fn recipe(&self, number: u64) -> (usize, Recipe) {
         let mut chance = Chance::of_packet(self.seed, number);
-        let ground = chance.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 2]);
+        let ground = chance.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3, 3]);
         (ground, Recipe::new(&mut chance, &self.grounds[ground].world, self.program))
     }
 

@@ -22,13 +22,10 @@ pub(crate) struct World {
     pub(crate) node: Node,
 }
 
-/// How many worlds there are.
-pub(crate) const WORLDS: usize = 3;
-
 /// Every world with these families inside and outside: an ordinary one, one whose numbers use all their bits, one that the
 /// agent has not described yet.
-pub(crate) fn all(encapsulation: Encapsulation, families: Families) -> [World; WORLDS] {
-    // It has IPv4 alone.
+pub(crate) fn all(encapsulation: Encapsulation, families: Families) -> [World; 3] {
+    // It has nothing else.
     let families = if encapsulation == Encapsulation::Udp { Families::V4 } else { families };
     let vni = |vni| if encapsulation == Encapsulation::Vxlan { vni } else { 0 };
     let ordinary = Node {
