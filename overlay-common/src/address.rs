@@ -3,6 +3,7 @@
 use core::{
     fmt::{self, Debug, Display},
     hash::Hash,
+    mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -100,8 +101,8 @@ impl Address for [u8; 4] {
     }
 
     #[inline(always)]
-    fn from_underlay(UnderlayAddress([.., a, b, c, d]): UnderlayAddress) -> Self {
-        [a, b, c, d]
+    fn from_underlay(UnderlayAddress([_, _, _, last]): UnderlayAddress) -> Self {
+        last.to_ne_bytes()
     }
 
     #[inline(always)]
@@ -160,7 +161,7 @@ impl Address for [u8; 16] {
 
     #[inline(always)]
     fn from_underlay(underlay: UnderlayAddress) -> Self {
-        underlay.0
+        underlay.octets()
     }
 
     #[inline(always)]
@@ -206,25 +207,36 @@ const fn joined([first, second]: [u64; 2]) -> [u8; 16] {
     [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
 }
 
-/// A node's address on the underlay, of either family, [mapped](Address::mapped). Aligned, so that programs read words.
-#[repr(C, align(4))]
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UnderlayAddress([u8; 16]);
+/// A node's address on the underlay, of either family: IPv4 as an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2). In
+/// memory as on the wire, but in words: the programs compare four numbers, not 16.
+#[repr(transparent)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct UnderlayAddress([u32; 4]);
 
 const _: () = assert!(size_of::<UnderlayAddress>() == 16 && align_of::<UnderlayAddress>() == 4);
+
+/// What an IPv4-mapped address begins with.
+const MAPPED: [u32; 3] = [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff])];
 
 impl UnderlayAddress {
     /// The address for people.
     #[must_use]
     pub const fn ip(self) -> IpAddr {
-        unmapped(self.0)
+        unmapped(self.octets())
     }
 
     /// Whether it is IPv4.
     #[must_use]
     #[inline(always)]
     pub const fn is_ipv4(self) -> bool {
-        matches!(self.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+        let ([a, b, c, _], [x, y, z]) = (self.0, MAPPED);
+        a == x && b == y && c == z
+    }
+
+    #[inline(always)]
+    const fn octets(self) -> [u8; 16] {
+        // SAFETY: both are 16 bytes without padding. Taken apart number by number they would be 16 values, each spilled.
+        unsafe { mem::transmute(self.0) }
     }
 
     /// The IPv4 address that it is, if it is one.
@@ -245,22 +257,23 @@ impl UnderlayAddress {
     /// The last four bytes, in which the nodes of a rack differ, as a number.
     #[inline(always)]
     pub(crate) const fn low(self) -> u32 {
-        let [.., a, b, c, d] = self.0;
-        u32::from_be_bytes([a, b, c, d])
+        u32::from_be(self.0[3])
     }
 }
 
 impl From<[u8; 4]> for UnderlayAddress {
     #[inline(always)]
     fn from(address: [u8; 4]) -> Self {
-        Self(address.mapped())
+        let [a, b, c] = MAPPED;
+        Self([a, b, c, u32::from_ne_bytes(address)])
     }
 }
 
 impl From<[u8; 16]> for UnderlayAddress {
     #[inline(always)]
     fn from(address: [u8; 16]) -> Self {
-        Self(address)
+        // SAFETY: as in `octets`.
+        Self(unsafe { mem::transmute::<[u8; 16], [u32; 4]>(address) })
     }
 }
 
@@ -298,7 +311,7 @@ impl Display for UnderlayAddress {
 }
 
 #[cfg(feature = "user")]
-// SAFETY: `repr(C)` over a byte array, no padding (asserted above), every bit pattern is valid.
+// SAFETY: an array of numbers, no padding (asserted above), every bit pattern is valid.
 unsafe impl aya::Pod for UnderlayAddress {}
 
 #[cfg(test)]
