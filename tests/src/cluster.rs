@@ -34,6 +34,9 @@ use crate::{
 /// The overlay network of a cluster, unless its network config says otherwise.
 pub const NETWORK: &str = "10.1.0.0/16";
 
+/// The same of IPv6, where the cluster has it.
+pub const NETWORK_V6: &str = "fd00:10:1::/48";
+
 /// The most nodes that the underlay's /24 has room for beside etcd's members.
 pub const MAX_NODES: u8 = 250;
 
@@ -81,7 +84,9 @@ pub struct Settings {
     pub etcd_members: u8,
     /// More arguments for an etcd of one member.
     pub etcd_arguments: Vec<String>,
-    /// Which addresses the underlay has. The nodes use IPv4 alone.
+    /// Which addresses the overlay has.
+    pub overlay: Families,
+    /// Which addresses the underlay has.
     pub underlay: Families,
     /// MTU of the underlay, in bytes.
     pub underlay_mtu: u32,
@@ -92,7 +97,7 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Two nodes with the udp backend and etcd.
+    /// Two nodes with the udp backend and etcd, IPv4 inside and outside.
     fn default() -> Self {
         Self {
             nodes: 2,
@@ -100,6 +105,7 @@ impl Default for Settings {
             datastore: Datastore::Etcd,
             etcd_members: 1,
             etcd_arguments: Vec::new(),
+            overlay: Families::V4,
             underlay: Families::V4,
             underlay_mtu: 1500,
             agent_arguments: Vec::new(),
@@ -112,8 +118,11 @@ impl Settings {
     /// The network config that a cluster of these settings gets.
     #[must_use]
     pub fn network_config(&self) -> String {
-        let Self { backend, direct_routing, .. } = self;
-        format!(r#"{{"Network":"{NETWORK}","Backend":{{"Type":"{backend}","DirectRouting":{direct_routing}}}}}"#)
+        let Self { backend, direct_routing, overlay, .. } = self;
+        let (v4, v6) = (overlay.has_v4(), overlay.has_v6());
+        format!(
+            r#"{{"EnableIPv4":{v4},"Network":"{NETWORK}","EnableIPv6":{v6},"IPv6Network":"{NETWORK_V6}","Backend":{{"Type":"{backend}","DirectRouting":{direct_routing}}}}}"#
+        )
     }
 }
 
@@ -147,7 +156,7 @@ impl Cluster {
             let name = format!("node{number}");
             let netns = underlay.attach(&name, number)?;
             let run_dir = directory.path().join(&name);
-            nodes.push(Node::new(&name, netns, Underlay::v4(number), run_dir, agent.clone())?);
+            nodes.push(Node::new(&name, netns, underlay.addresses(number), run_dir, agent.clone())?);
         }
         Ok(Self { nodes, store, underlay, directory })
     }
@@ -200,7 +209,7 @@ impl Cluster {
         self.store.write_config(config)
     }
 
-    /// Waits until every node has a route to the subnet of every other.
+    /// Waits until every node has a route to every subnet of every other.
     ///
     /// # Errors
     ///
@@ -210,12 +219,13 @@ impl Cluster {
     ///
     /// When a node has no subnet yet.
     pub fn wait_converged(&mut self) -> Result<()> {
-        let subnets: Vec<_> = self.nodes.iter().map(|node| node.subnet().subnet()).collect();
-        for node in &mut self.nodes {
-            let (own, counters) = (node.subnet().subnet(), node.counters());
-            for subnet in subnets.iter().filter(|subnet| **subnet != own) {
+        let subnets: Vec<_> = self.nodes.iter().map(|node| node.subnet().networks().collect::<Vec<_>>()).collect();
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            let counters = node.counters();
+            let others = subnets.iter().enumerate().filter(|(other, _)| *other != number);
+            for subnet in others.flat_map(|(_, subnets)| subnets) {
                 let what = format!("a route of {} to {subnet}", node.name());
-                let known = || Ok(counters.routes()?.contains_key(subnet).then_some(()));
+                let known = || Ok(counters.route(subnet.network())?.map(drop));
                 node.agent().wait_ready(&what, CONVERGED, known)?;
             }
         }

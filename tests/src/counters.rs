@@ -1,14 +1,18 @@
-//! [`Counters`]: what the pinned maps of one node say, read without the agent's code.
+//! [`Counters`]: what the pinned maps of one node say, read without the agent's code but for their names.
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap},
+};
 use overlay_common::{Endpoint, Flow, FlowKey, LocalNode, Reason, Route, Traffic};
+use overlay_user::maps::Family;
 
 /// Where the agent pins its maps, below its run directory.
 const MAPS: &str = "bpf/v1/maps";
@@ -32,15 +36,18 @@ impl Counters {
     /// # Errors
     ///
     /// When the map is not there or not of the form in the contract.
-    pub fn traffic(&self, subnet: Ipv4Addr) -> Result<Traffic> {
-        let map: PerCpuHashMap<_, [u8; 4], Traffic> = self.open("TRAFFIC")?;
-        let mut total = Traffic::default();
-        match map.get(&subnet.octets(), 0) {
-            Ok(values) => values.iter().for_each(|value| total += *value),
-            Err(MapError::KeyNotFound) => {}
-            Err(error) => return Err(error).with_context(|| format!("read TRAFFIC of {subnet}")),
+    pub fn traffic(&self, subnet: impl Into<IpAddr>) -> Result<Traffic> {
+        match subnet.into() {
+            IpAddr::V4(subnet) => self.traffic_of(subnet.octets()),
+            IpAddr::V6(subnet) => self.traffic_of(subnet.octets()),
         }
-        Ok(total)
+    }
+
+    fn traffic_of<A: Family>(&self, subnet: A) -> Result<Traffic> {
+        let map: PerCpuHashMap<_, A, Traffic> = self.open(A::TRAFFIC)?;
+        let values = present(map.get(&subnet, 0));
+        let values = values.with_context(|| format!("read {} of {}", A::TRAFFIC, subnet.ip()))?;
+        Ok(values.iter().flat_map(|values| values.iter().copied()).sum())
     }
 
     /// How many packets were dropped for each reason, summed over all CPUs; reasons without any are left out.
@@ -71,7 +78,19 @@ impl Counters {
         map.get(&0, 0).context("read LOCAL_NODE")
     }
 
-    /// The routes, by the network address of the remote subnet.
+    /// The route to the remote subnet at network address `subnet`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the map is not there or not of the form in the contract.
+    pub fn route(&self, subnet: impl Into<IpAddr>) -> Result<Option<Route>> {
+        match subnet.into() {
+            IpAddr::V4(subnet) => self.value_of(<[u8; 4]>::ROUTES, subnet.octets()),
+            IpAddr::V6(subnet) => self.value_of(<[u8; 16]>::ROUTES, subnet.octets()),
+        }
+    }
+
+    /// The IPv4 routes, by the network address of the remote subnet.
     ///
     /// # Errors
     ///
@@ -81,7 +100,7 @@ impl Counters {
         map.iter().map(|entry| entry.map(|(subnet, route)| (subnet.into(), route)).context("read ROUTES")).collect()
     }
 
-    /// The flows that the fast path carries, as the containers of the node see them.
+    /// The IPv4 flows that the fast path carries, as the containers of the node see them.
     ///
     /// # Errors
     ///
@@ -91,7 +110,19 @@ impl Counters {
         map.iter().collect::<Result<_, _>>().context("read FLOWS")
     }
 
-    /// The local containers' addresses that the agent knows, and the node's own.
+    /// Whose the `address` is, a local container's or the node's own, if the agent knows it.
+    ///
+    /// # Errors
+    ///
+    /// When the map is not there or not of the form in the contract.
+    pub fn endpoint(&self, address: impl Into<IpAddr>) -> Result<Option<Endpoint>> {
+        match address.into() {
+            IpAddr::V4(address) => self.value_of(<[u8; 4]>::ENDPOINTS, address.octets()),
+            IpAddr::V6(address) => self.value_of(<[u8; 16]>::ENDPOINTS, address.octets()),
+        }
+    }
+
+    /// The local containers' IPv4 addresses that the agent knows, and the node's own.
     ///
     /// # Errors
     ///
@@ -101,6 +132,12 @@ impl Counters {
         map.iter().map(|entry| entry.map(|(at, owner)| (at.into(), owner)).context("read ENDPOINTS")).collect()
     }
 
+    /// The value of one key in the hash `name`.
+    fn value_of<A: Family, V: Pod>(&self, name: &str, address: A) -> Result<Option<V>> {
+        let map: HashMap<_, A, V> = self.open(name)?;
+        present(map.get(&address, 0)).with_context(|| format!("read {name} of {}", address.ip()))
+    }
+
     fn open<M>(&self, name: &str) -> Result<M>
     where
         M: TryFrom<Map, Error = MapError>,
@@ -108,5 +145,13 @@ impl Counters {
         let path = self.maps.join(name);
         let open = || M::try_from(Map::from_map_data(MapData::from_pin(&path)?)?);
         open().with_context(|| format!("open the map {}", path.display()))
+    }
+}
+
+/// What was looked up, if it is there.
+fn present<V>(found: Result<V, MapError>) -> Result<Option<V>, MapError> {
+    match found {
+        Err(MapError::KeyNotFound) => Ok(None),
+        found => found.map(Some),
     }
 }

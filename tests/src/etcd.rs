@@ -5,7 +5,7 @@ mod members;
 use std::{
     ffi::OsString,
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     time::Duration,
 };
@@ -32,7 +32,7 @@ const START: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Builder {
     netns: Netns,
-    address: Ipv4Addr,
+    address: IpAddr,
     scheme: &'static str,
     arguments: Vec<OsString>,
     options: ConnectOptions,
@@ -80,7 +80,7 @@ impl Builder {
     }
 
     fn url(&self, port: u16) -> String {
-        format!("{}://{}:{port}", self.scheme, self.address)
+        format!("{}://{}", self.scheme, SocketAddr::from((self.address, port)))
     }
 }
 
@@ -97,10 +97,10 @@ impl Etcd {
     ///
     /// Ports are etcd's own; two servers in one namespace need two addresses.
     #[must_use]
-    pub fn builder(netns: &Netns, address: Ipv4Addr) -> Builder {
+    pub fn builder(netns: &Netns, address: impl Into<IpAddr>) -> Builder {
         Builder {
             netns: netns.clone(),
-            address,
+            address: address.into(),
             scheme: "http",
             arguments: Vec::new(),
             // A test that waits for ever for a stopped server says nothing.
@@ -264,11 +264,15 @@ impl Etcd {
     }
 }
 
+/// A URL without TLS.
+fn plain_url(address: IpAddr, port: u16) -> String {
+    format!("http://{}", SocketAddr::from((address, port)))
+}
+
 /// Starts the server without waiting for it.
 fn spawn(setup: &Builder, directory: &TempDir) -> Result<Process> {
-    let (clients, address) = (setup.url(CLIENT_PORT), setup.address);
-    let peers = format!("http://{address}:{PEER_PORT}");
-    let health = format!("http://{address}:{HEALTH_PORT}");
+    let clients = setup.url(CLIENT_PORT);
+    let [peers, health] = [PEER_PORT, HEALTH_PORT].map(|port| plain_url(setup.address, port));
     let mut command = setup.netns.command("etcd");
     command.arg("--data-dir").arg(directory.path().join("data"));
     // Alone in its cluster it has nobody to wait for: short intervals only make it start faster.

@@ -48,7 +48,8 @@ pub struct KernelVxlan {
 }
 
 impl KernelVxlan {
-    /// Makes the device of the family of `subnet` on a node with the underlay address `address`, which is of the same.
+    /// Makes the device of the family of `subnet` on a node with the underlay address `address`, which flannel has of the
+    /// same.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@ mod container;
 
 use std::{
     env, fs,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 pub use self::container::{Container, ContainerNetwork};
 use crate::{
     counters::Counters,
+    families::v4_among,
     netns::Netns,
     process::{Process, wait_for},
     subnet_env::SubnetEnv,
@@ -39,7 +40,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct Node {
     name: String,
     netns: Netns,
-    address: Ipv4Addr,
+    addresses: Vec<IpAddr>,
     run_dir: PathBuf,
     agent: AgentCommand,
     process: Option<Process>,
@@ -59,16 +60,22 @@ pub struct AgentCommand {
 }
 
 impl Node {
-    /// A node in the namespace `netns`, whose underlay interface is there, up, and has `address`.
+    /// A node in the namespace `netns`, whose underlay interface is there, up, and has `addresses`.
     ///
     /// # Errors
     ///
     /// When the run directory cannot be made or the node not be set to forward.
-    pub fn new(name: &str, netns: Netns, address: Ipv4Addr, run_dir: PathBuf, agent: AgentCommand) -> Result<Self> {
+    pub fn new(
+        name: &str,
+        netns: Netns,
+        addresses: Vec<IpAddr>,
+        run_dir: PathBuf,
+        agent: AgentCommand,
+    ) -> Result<Self> {
         fs::create_dir_all(&run_dir).with_context(|| format!("create {}", run_dir.display()))?;
-        netns.sysctl("net.ipv4.ip_forward", "1")?;
+        addresses.iter().try_for_each(|address| netns.forward_family_of(*address))?;
         let name = name.to_owned();
-        Ok(Self { name, netns, address, run_dir, agent, process: None, before: None, subnet: None, container: None })
+        Ok(Self { name, netns, addresses, run_dir, agent, process: None, before: None, subnet: None, container: None })
     }
 
     /// Starts the agent of another overlay on this node, over leases in the directory `datastore`, and waits until it is
@@ -82,7 +89,7 @@ impl Node {
         arguments.push(format!("--datastore=file:{}", datastore.display()));
         let agent = AgentCommand { program: self.agent.program.clone(), arguments };
         let name = format!("{}'s other overlay", self.name);
-        let mut other = Self::new(&name, self.netns.clone(), self.address, run_dir, agent)?;
+        let mut other = Self::new(&name, self.netns.clone(), self.addresses.clone(), run_dir, agent)?;
         other.start_agent()?;
         other.wait_ready()?;
         Ok(other)
@@ -100,10 +107,14 @@ impl Node {
         &self.netns
     }
 
-    /// The node's underlay address.
+    /// The node's IPv4 address on the underlay.
+    ///
+    /// # Panics
+    ///
+    /// When it has none.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
-        self.address
+        v4_among(&self.addresses).expect("the node has an IPv4 address")
     }
 
     /// The agent's run directory, which here also holds its `subnet.env` and its log.
@@ -244,7 +255,7 @@ impl Node {
     ///
     /// When no container was added yet.
     pub fn wait_container(&self) -> Result<()> {
-        self.wait_endpoint(self.container().v4())
+        self.container().addresses.iter().try_for_each(|address| self.wait_endpoint(*address))
     }
 
     /// Waits until the agent knows whose `address` is and has attached all its programs to that container.
@@ -252,7 +263,8 @@ impl Node {
     /// # Errors
     ///
     /// When that takes too long, or the maps cannot be read.
-    pub fn wait_endpoint(&self, address: Ipv4Addr) -> Result<()> {
+    pub fn wait_endpoint(&self, address: impl Into<IpAddr>) -> Result<()> {
+        let address = address.into();
         let known = || Ok(self.knows(address)?.then_some(()));
         wait_for(&format!("{} to know the container {address}", self.name), LIMIT, known)
     }
@@ -262,9 +274,8 @@ impl Node {
     /// # Errors
     ///
     /// When the maps cannot be read.
-    pub fn knows(&self, address: Ipv4Addr) -> Result<bool> {
-        let endpoints = self.counters().endpoints()?;
-        let Some(endpoint) = endpoints.get(&address) else { return Ok(false) };
+    pub fn knows(&self, address: impl Into<IpAddr>) -> Result<bool> {
+        let Some(endpoint) = self.counters().endpoint(address)? else { return Ok(false) };
         let slow = self.agent.arguments.windows(2).any(|pair| pair == ["--fast-path", "off"]);
         let programs: &[_] = if slow { &["from_container"] } else { &["from_container", "to_container"] };
         let link = |program| self.run_dir.join(format!("bpf/v1/links/{program}-{}", endpoint.ifindex()));

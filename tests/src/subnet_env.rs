@@ -30,6 +30,13 @@ pub struct Subnet {
     pub gateway: IpNetwork,
 }
 
+impl SubnetEnv {
+    /// The subnets, IPv4 first.
+    pub fn networks(&self) -> impl Iterator<Item = IpNetwork> {
+        self.subnets.iter().filter_map(|subnet| IpNetwork::new(subnet.gateway.network(), subnet.gateway.prefix()).ok())
+    }
+}
+
 /// The IPv4 subnet.
 ///
 /// # Panics

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     panic,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::{netns::Netns, patience::patient};
+use crate::{families::any_like, netns::Netns, patience::patient};
 
 /// Seconds between two pings of one series.
 const PING_INTERVAL: &str = "0.2";
@@ -167,11 +167,8 @@ impl Flow {
     ///
     /// When a socket fails, or something arrives that was not sent. Packets lost are no error.
     pub fn udp_echo(&self, count: u32, size: usize) -> Result<u32> {
-        let any: IpAddr = match self.address {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let (there, back) = (self.to.run(|| udp_socket(self.address)), self.from.run(|| udp_socket(any)));
+        let (there, back) =
+            (self.to.run(|| udp_socket(self.address)), self.from.run(|| udp_socket(any_like(self.address))));
         let (there, back) = (there.context("bind the far socket")?, back.context("bind the near socket")?);
         back.connect(there.local_addr()?).context("connect the near socket")?;
         let mut echoed = 0;

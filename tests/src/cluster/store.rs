@@ -37,7 +37,8 @@ impl Store {
         ensure!((1..=hosts.len()).contains(&members.into()), "{members} members of etcd: 1 to {} fit", hosts.len());
         let place = |host| {
             let name = if host == ETCD_HOST { "etcd".to_owned() } else { format!("etcd{}", ETCD_HOST - host + 1) };
-            Ok((underlay.attach(&name, host)?, Underlay::v4(host)))
+            let address = underlay.addresses(host).into_iter().next().context("find an address for etcd")?;
+            Ok((underlay.attach(&name, host)?, address))
         };
         let places = hosts.rev().take(members.into()).map(place).collect::<Result<Vec<_>>>()?;
         Ok(Self::Etcd(match &places[..] {

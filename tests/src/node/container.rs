@@ -6,7 +6,11 @@ use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
 use super::{BRIDGE, CONTAINER_DEVICE};
-use crate::{netns::Netns, subnet_env::SubnetEnv};
+use crate::{
+    families::{v4_among, v6_among},
+    netns::Netns,
+    subnet_env::SubnetEnv,
+};
 
 /// What containers of a node are told of their network.
 #[derive(Debug, Clone)]
@@ -93,8 +97,7 @@ impl Container {
     /// When it has none.
     #[must_use]
     pub fn v4(&self) -> Ipv4Addr {
-        let v4 = |address: &IpAddr| if let IpAddr::V4(v4) = address { Some(*v4) } else { None };
-        self.addresses.iter().find_map(v4).expect("the container has an IPv4 address")
+        v4_among(&self.addresses).expect("the container has an IPv4 address")
     }
 
     /// Its IPv6 address.
@@ -104,8 +107,7 @@ impl Container {
     /// When it has none.
     #[must_use]
     pub fn v6(&self) -> Ipv6Addr {
-        let v6 = |address: &IpAddr| if let IpAddr::V6(v6) = address { Some(*v6) } else { None };
-        self.addresses.iter().find_map(v6).expect("the container has an IPv6 address")
+        v6_among(&self.addresses).expect("the container has an IPv6 address")
     }
 }
 

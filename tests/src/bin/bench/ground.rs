@@ -14,6 +14,10 @@ use crate::cpu::{self, Cpu};
 /// How long the kernel may take to start a thread.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// What a card without TSO lacks, be the outer UDP checksum filled in or not.
+const SEGMENTATION: &[&str] =
+    &["tso", "tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation", "tx-udp-segmentation"];
+
 /// What the interfaces between the nodes do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Underlay {
@@ -93,7 +97,7 @@ impl Ground {
         if self.underlay == Underlay::Nic {
             for node in nodes {
                 // Software GSO stays on, as it is on a card without TSO: packets are cut at the last moment.
-                node.offload(UNDERLAY_DEVICE, &["tso", "tx-udp_tnl-segmentation", "tx-udp-segmentation"], false)?;
+                node.offload(UNDERLAY_DEVICE, SEGMENTATION, false)?;
             }
         }
         for (node, cpu) in nodes.iter().zip(self.layout.cpus(two)) {

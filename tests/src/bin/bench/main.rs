@@ -41,7 +41,7 @@ use crate::report::Report;
 struct Arguments {
     #[command(subcommand)]
     part: Option<Part>,
-    /// Measure longer, in more rounds, and with more leases
+    /// Measure longer, in more rounds, with IPv6 inside and outside, and with more leases
     #[arg(long, global = true)]
     full: bool,
     /// Only the rows of the data path that this regular expression fits, and what they are compared with; rows are named
@@ -100,7 +100,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     if wanted(Part::Programs) {
         let duration = Duration::from_millis(if arguments.full { 2000 } else { 300 });
-        report.programs = Some(programs::measure(duration).context("measure the programs' run time")?);
+        report.programs = Some(programs::measure(duration, arguments.full).context("measure the programs' run time")?);
     }
     if wanted(Part::Lookup) {
         report.lookup = Some(lookup::measure().context("measure the cost by the number of routes")?);
@@ -122,7 +122,8 @@ fn datapath(arguments: &Arguments) -> rounds::Extent {
     // Many short rounds rather than a few long ones: what disturbs a virtual machine lasts for seconds, and the median of
     // ratios forgets the rounds in which it came or went.
     let (rounds, milliseconds) = if arguments.full { (21, 300) } else { (3, 100) };
-    rounds::Extent { rounds, duration: Duration::from_millis(milliseconds), only: arguments.only.clone() }
+    let (duration, only) = (Duration::from_millis(milliseconds), arguments.only.clone());
+    rounds::Extent { rounds, duration, only, ipv6: arguments.full }
 }
 
 fn leases(arguments: &Arguments) -> leases::Extent {

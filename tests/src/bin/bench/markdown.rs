@@ -47,7 +47,8 @@ fn datapath(datapath: &Datapath) -> String {
     let mut text = format!(
         "\n## Data path\n\n{}; {} rounds of {:.2} s each.\n\n\
          Medians of the rounds; in brackets the ratio within a round to kernel VXLAN / plain routing / bare, with \
-         masquerading to those that masquerade too. `plain-again` is plain routing once more: how far it is from 1 is \
+         masquerading to those that masquerade too, with IPv6 to those with the same. `6in4` is IPv6 over an IPv4 underlay, \
+         `4in6` the other way around. `plain-again` is plain routing once more: how far it is from 1 is \
          noise. `±` is the spread of the rounds.\n\n\
          Underlay `gso`: super-packets cross the underlay whole; `nic`: packets of MTU size, merged by the receiver. CPUs \
          `one`: everything on one; `two`: one for each node.\n",
@@ -64,6 +65,10 @@ fn datapath(datapath: &Datapath) -> String {
         if !rows.is_empty() {
             write!(text, "\n### {underlay}, {cpus}\n\n{}", rates(&rows)).ok();
             write!(text, "\nCPU time, softirqs included:\n\n{}", costs(&rows)).ok();
+            let ipv6: Vec<_> = rows.into_iter().filter(|row| row.ratio.ipv4.is_some()).collect();
+            if !ipv6.is_empty() {
+                write!(text, "\nRate over that of the same with IPv4 inside and outside:\n\n{}", over_ipv4(&ipv6)).ok();
+            }
         }
     }
     text
@@ -92,6 +97,12 @@ fn costs(rows: &[&Row]) -> String {
     })
 }
 
+/// What IPv6 makes of the rates: one line for each subject with it.
+fn over_ipv4(rows: &[&Row]) -> String {
+    let header = ["subject", "TCP", "4 TCP", "requests", "UDP"];
+    by_subject(&header, rows, |row, _| vec![cell(row, |row| Some(format!("{:.2}", row.ratio.ipv4?)))])
+}
+
 /// A line for each subject, the cells of the workloads from `cells`.
 fn by_subject(header: &[&str], rows: &[&Row], cells: impl Fn(Option<&Row>, Workload) -> Vec<String>) -> String {
     let line = |subject: &str| {
@@ -115,7 +126,7 @@ fn cell(row: Option<&Row>, text: impl Fn(&Row) -> Option<String>) -> String {
 
 fn rate(row: &Row, per: f64, digits: usize) -> String {
     let ratio = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-    let Ratios { kernel_vxlan, plain, bare } = row.ratio;
+    let Ratios { kernel_vxlan, plain, bare, .. } = row.ratio;
     let (median, spread) = (row.rate.median / per, row.rate.spread * 100.0);
     let ratios = [kernel_vxlan, plain, bare].map(ratio).join(" / ");
     format!("{median:.digits$} ±{spread:.0} % ({ratios})")

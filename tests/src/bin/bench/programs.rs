@@ -14,22 +14,23 @@ use crate::{
     cpu,
     ground::GROUNDS,
     report::ProgramTime,
-    subject::{self, SUBJECTS},
+    subject::{Path, SUBJECTS, Subject},
     workload::Workload,
 };
 
 /// What the kernel has counted of one program: how often it ran, and nanoseconds.
 type Counts = (u64, u128);
 
-/// Measures the programs of every subject that has some.
+/// Measures the programs of every subject that has some, with `ipv6` of those with IPv6, too.
 ///
 /// # Errors
 ///
 /// When a bed cannot be built, or the kernel does not count.
-pub(crate) fn measure(duration: Duration) -> Result<Vec<ProgramTime>> {
+pub(crate) fn measure(duration: Duration, ipv6: bool) -> Result<Vec<ProgramTime>> {
     let two = cpu::two()?;
     let mut times = Vec::new();
-    for subject in SUBJECTS.iter().filter(|subject| matches!(subject.path, subject::Path::Overlay(..))) {
+    let wanted = |subject: &&Subject| matches!(subject.path, Path::Overlay(..)) && (ipv6 || !subject.has_ipv6());
+    for subject in SUBJECTS.iter().filter(wanted) {
         let bed = Bed::build(subject)?;
         let ground = GROUNDS[0];
         bed.prepare(ground, two)?;

@@ -68,7 +68,8 @@ pub(crate) struct Datapath {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// `bare`, `plain`, `kernel-vxlan`, `tun-proxy`, `overlay-vxlan`, `overlay-udp`, the last two with `-slow` (fast path
-    /// off), those with containers and `+masq` (masquerade rules on both nodes), `plain-again`.
+    /// off), those with containers and `+masq` (masquerade rules on both nodes), `plain-again`. With `+6in4` IPv6 over an
+    /// IPv4 underlay, with `+4in6` and `+6in6` over one of IPv6, with `+6` IPv6 without encapsulation.
     pub(crate) subject: String,
     /// `gso` or `nic`.
     pub(crate) underlay: String,
@@ -98,7 +99,7 @@ impl Row {
 }
 
 /// The rate over that of the references: the median of the quotients of each round. With masquerading, the references
-/// that masquerade too.
+/// that masquerade too; with IPv6, the references with the same, which without encapsulation is the inner family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ratios {
     /// Over kernel VXLAN as flannel sets it up.
@@ -107,6 +108,9 @@ pub(crate) struct Ratios {
     pub(crate) plain: Option<f64>,
     /// Over node to node, without containers.
     pub(crate) bare: Option<f64>,
+    /// Over the same subject with IPv4 inside and outside; those with IPv6 only.
+    #[serde(default)]
+    pub(crate) ipv4: Option<f64>,
 }
 
 /// What one of our programs takes for a packet of the `udp` workload (`gso` underlay, one CPU).

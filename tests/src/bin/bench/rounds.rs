@@ -36,6 +36,8 @@ pub(crate) struct Extent {
     pub(crate) duration: Duration,
     /// Which rows, as `overlay-udp/nic/two/tcp-4`; all where there is none.
     pub(crate) only: Option<Regex>,
+    /// Whether those with IPv6 are among all.
+    pub(crate) ipv6: bool,
 }
 
 /// One measurement, made once in every round.
@@ -59,7 +61,7 @@ impl Step {
 /// When a bed cannot be built, or a workload fails on one.
 pub(crate) fn measure(extent: &Extent) -> Result<Datapath> {
     let machine = Machine::now()?;
-    let steps = plan(extent.only.as_ref());
+    let steps = plan(extent);
     if steps.is_empty() {
         bail!("--only fits no row; rows are named like `{}`", example());
     }
@@ -80,21 +82,24 @@ fn example() -> String {
     Step { subject: &SUBJECTS[3], ground: GROUNDS[3], workload: WORKLOADS[0] }.name()
 }
 
-/// The steps of a round in their order: those that `only` fits, and what they are compared with.
-fn plan(only: Option<&Regex>) -> Vec<Step> {
+/// The steps of a round in their order: those that are asked for, and what they are compared with.
+fn plan(extent: &Extent) -> Vec<Step> {
+    let asked_for = |step: &Step| match &extent.only {
+        Some(only) => only.is_match(&step.name()),
+        None => extent.ipv6 || !step.subject.has_ipv6(),
+    };
     let mut steps = Vec::new();
     for ground in GROUNDS {
         for workload in WORKLOADS {
             let turn = || SUBJECTS.iter().map(move |subject| Step { subject, ground, workload });
-            let chosen: Vec<_> =
-                turn().filter(|step| only.is_none_or(|only| only.is_match(&step.name()))).map(|s| s.subject).collect();
-            let mut wanted: Vec<_> = chosen.iter().map(|subject| subject.name).collect();
-            wanted.extend(chosen.iter().flat_map(|subject| Reference::ALL.map(|reference| reference.name(subject))));
+            let chosen: Vec<_> = turn().filter(asked_for).map(|step| step.subject).collect();
+            let references = chosen.iter().flat_map(|subject| Reference::ALL.map(|reference| reference.of(subject)));
+            let mut wanted: Vec<_> = chosen.iter().copied().chain(references.flatten()).collect();
             if !chosen.is_empty() {
-                wanted.push(AGAIN);
-                wanted.push(Reference::Plain.name(&SUBJECTS[0]));
+                // Plain routing measured twice, by which noise is judged.
+                wanted.extend(SUBJECTS.iter().filter(|subject| subject.name == AGAIN || *subject == &SUBJECTS[0]));
             }
-            steps.extend(turn().filter(|step| wanted.contains(&step.subject.name)));
+            steps.extend(turn().filter(|step| wanted.contains(&step.subject)));
         }
     }
     steps
@@ -153,12 +158,12 @@ fn compare(rows: &mut [Row]) {
     for row in rows {
         let Some(subject) = SUBJECTS.iter().find(|subject| subject.name == row.subject) else { continue };
         let ratio = |reference: Reference| {
-            let name = reference.name(subject);
+            let name = reference.of(subject)?.name;
             let reference = all.iter().find(|other| other.subject == name && other.place() == row.place())?;
             row.rate.ratio_to(&reference.rate)
         };
-        let [kernel_vxlan, plain, bare] = Reference::ALL.map(ratio);
-        row.ratio = Ratios { kernel_vxlan, plain, bare };
+        let [kernel_vxlan, plain, bare, ipv4] = Reference::ALL.map(ratio);
+        row.ratio = Ratios { kernel_vxlan, plain, bare, ipv4 };
     }
 }
 
@@ -190,26 +195,40 @@ mod tests {
         rates.iter().map(row).collect()
     }
 
+    fn names(only: Option<&str>, ipv6: bool) -> Vec<String> {
+        let only = only.map(|only| Regex::new(only).unwrap());
+        let extent = Extent { rounds: 1, duration: Duration::ZERO, only, ipv6 };
+        plan(&extent).into_iter().map(Step::name).collect()
+    }
+
     fn machine(load: f64) -> Machine {
         Machine { kernel: String::new(), cpu: String::new(), cpus: 2, load: [load; 3] }
     }
 
     #[test]
     fn what_is_asked_for_is_measured_with_what_it_is_compared_with() {
-        let only = Regex::new("overlay-udp[+]masq/nic/two/udp").unwrap();
-        let names: Vec<_> = plan(Some(&only)).into_iter().map(Step::name).collect();
+        let names_of = |subject| names(Some(&format!("{subject}/nic/two/udp")), false);
         let subjects = ["plain", "bare", "plain+masq", "kernel-vxlan+masq", "overlay-udp+masq", "plain-again"];
-        assert_eq!(names, subjects.map(|subject| format!("{subject}/nic/two/udp")));
-        assert_eq!(plan(None).len(), SUBJECTS.len() * GROUNDS.len() * WORKLOADS.len());
-        assert!(plan(Some(&Regex::new("nonsense").unwrap())).is_empty());
+        assert_eq!(names_of("overlay-udp[+]masq"), subjects.map(|subject| format!("{subject}/nic/two/udp")));
+        let subjects = ["plain", "bare", "overlay-vxlan", "kernel-vxlan+4in6", "overlay-vxlan+4in6", "plain-again"];
+        assert_eq!(names_of("overlay-vxlan[+]4in6"), subjects.map(|subject| format!("{subject}/nic/two/udp")));
+        assert!(names(Some("nonsense"), true).is_empty());
+    }
+
+    #[test]
+    fn ipv6_is_measured_where_it_is_asked_for() {
+        let of_subject = GROUNDS.len() * WORKLOADS.len();
+        assert_eq!(names(None, true).len(), SUBJECTS.len() * of_subject);
+        let with_ipv6 = SUBJECTS.iter().filter(|subject| subject.has_ipv6()).count();
+        assert_eq!(names(None, false).len(), (SUBJECTS.len() - with_ipv6) * of_subject);
     }
 
     #[test]
     fn masquerading_is_compared_with_masquerading() {
         let mut rows = rows_of(&[("plain", 10.0), ("plain+masq", 5.0), ("kernel-vxlan+masq", 4.0), ("bare", 20.0)]);
         compare(&mut rows);
-        assert_eq!(rows[2].ratio, Ratios { kernel_vxlan: Some(1.0), plain: Some(0.8), bare: Some(0.2) });
-        assert_eq!(rows[0].ratio, Ratios { kernel_vxlan: None, plain: Some(1.0), bare: Some(0.5) });
+        assert_eq!(rows[2].ratio, Ratios { kernel_vxlan: Some(1.0), plain: Some(0.8), bare: Some(0.2), ipv4: None });
+        assert_eq!(rows[0].ratio, Ratios { kernel_vxlan: None, plain: Some(1.0), bare: Some(0.5), ipv4: None });
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Site {
         let client = runtime.block_on(async { tokio::spawn(Client::connect([endpoint], None)).await })??;
         let arguments = vec!["--etcd-endpoints".to_owned(), etcd.endpoint()];
         let agent = AgentCommand { program: agent_program()?, arguments };
-        let node = Node::new("node", node, address, directory.path().join("node"), agent)?;
+        let node = Node::new("node", node, vec![address.into()], directory.path().join("node"), agent)?;
         Ok(Self { node, leases: 0, near, far: received, etcd, runtime, client, _directory: directory })
     }
 

@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::sys::socket::{setsockopt, sockopt};
+use overlay_tests::families::any_like;
 
 use super::{Sample, Work, drive, join};
 use crate::{bed::Ends, cpu::Cpu};
@@ -38,7 +39,7 @@ const IDLE: Duration = Duration::from_millis(20);
 
 pub(super) fn measure(ends: &Ends, cpus: [Cpu; 2], duration: Duration) -> Result<Sample> {
     let far = ends.to.run(|| UdpSocket::bind((ends.address, 0))).context("bind the far socket")?;
-    let near = ends.from.run(|| UdpSocket::bind(("0.0.0.0", 0))).context("bind the near socket")?;
+    let near = ends.from.run(|| UdpSocket::bind((any_like(ends.address), 0))).context("bind the near socket")?;
     near.connect(far.local_addr()?).context("connect the near socket")?;
     far.set_read_timeout(Some(IDLE))?;
     setsockopt(&far, sockopt::RcvBufForce, &(1 << 22)).context("enlarge the receive buffer")?;
