@@ -106,6 +106,37 @@ fn every_pair_talks_and_nothing_is_left() {
 }
 
 #[test]
+fn every_pair_talks_over_each_family_that_there_is() {
+    for (ip, datastore, prefixes) in
+        [("dual", "file", ["10.1.", "fd00:10:1:"].as_slice()), ("6", "etcd", &["fd00:10:1:"])]
+    {
+        let run = Run::new();
+        let arguments = ["--nodes=2", "--ip", ip, "--datastore", datastore];
+        let output = run.start(&arguments).wait_with_output().unwrap();
+        let said = text(&output);
+        assert!(output.status.success(), "{said}");
+        let talked = said.lines().filter(|line| line.ends_with("ok │")).collect::<Vec<_>>();
+        assert_eq!(talked.len(), 2 * prefixes.len(), "{said}");
+        for prefix in prefixes {
+            let address = |line: &&&str| line.split(" ┆ ").nth(2).unwrap().starts_with(prefix);
+            assert_eq!(talked.iter().filter(address).count(), 2, "{prefix}: {said}");
+        }
+        run.assert_nothing_left();
+    }
+}
+
+#[test]
+fn the_udp_backend_is_refused_where_there_is_ipv6() {
+    for ip in ["6", "dual"] {
+        let run = Run::new();
+        let output = run.start(&["--backend", "udp", "--ip", ip]).wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let said = "error: the udp backend carries IPv4 alone: leave out --ip, or take --backend vxlan\n";
+        assert_eq!(text(&output), said);
+    }
+}
+
+#[test]
 fn a_cluster_with_its_leases_in_a_directory_needs_no_etcd() {
     let run = Run::new();
     let cluster = run.command(&[]).get_program().to_owned();

@@ -6,18 +6,19 @@ mod keep;
 mod measure;
 mod table;
 
-use std::{process::ExitCode, time::Instant};
+use std::{fmt::Display, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use overlay_tests::{
     cluster::{Backend, Cluster, Datastore, Settings},
+    families::Families,
     node::Node,
     sandbox::{self, Contained},
 };
 
 /// Runs a cluster of network namespaces on this machine: real etcd, one agent and one container per node; every
-/// container pings every other and sends it a TCP stream. Exits with 0 only if every pair talked and every packet was
+/// container pings every other and sends it a TCP stream, over IPv4, IPv6 or both. Exits with 0 only if every pair talked and every packet was
 /// counted.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask run")]
@@ -28,6 +29,9 @@ struct Arguments {
     /// How packets cross the underlay
     #[arg(long, value_enum, default_value_t = Backend::Vxlan)]
     backend: Backend,
+    /// Which addresses the containers have, and the nodes
+    #[arg(long, value_enum, default_value_t = Families::V4)]
+    ip: Families,
     /// Where the leases are kept
     #[arg(long, value_enum, default_value_t = Datastore::Etcd)]
     datastore: Datastore,
@@ -38,6 +42,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.backend == Backend::Udp && arguments.ip.has_v6() {
+        eprintln!("error: the udp backend carries IPv4 alone: leave out --ip, or take --backend vxlan");
+        return ExitCode::from(2);
+    }
     if !nix::unistd::Uid::effective().is_root() {
         eprintln!("error: only root can make network namespaces: run `cargo xtask run` as root");
         return ExitCode::FAILURE;
@@ -74,7 +82,8 @@ fn run(arguments: &Arguments, contained: Contained) -> Result<u8> {
             println!("{}: {packets} packets dropped: {}", node.name(), reason.text());
         }
     }
-    eprintln!("{} pairs in {:.1} s", pairs.len(), start.elapsed().as_secs_f64());
+    let nodes = cluster.nodes().len();
+    eprintln!("{} pairs in {:.1} s", nodes * (nodes - 1), start.elapsed().as_secs_f64());
     let code = u8::from(!problems.is_empty());
     if arguments.keep {
         keep::keep(&cluster, contained, code)?;
@@ -87,6 +96,8 @@ fn bring_up(arguments: &Arguments) -> Result<Cluster> {
     let settings = Settings {
         nodes: arguments.nodes,
         backend: arguments.backend,
+        overlay: arguments.ip,
+        underlay: arguments.ip,
         datastore: arguments.datastore,
         ..Settings::default()
     };
@@ -101,12 +112,16 @@ fn bring_up(arguments: &Arguments) -> Result<Cluster> {
     eprintln!("{store}, {} nodes on one underlay, after {}", settings.nodes, seconds());
     cluster.nodes_mut().iter_mut().try_for_each(Node::start_agent)?;
     for node in cluster.nodes_mut() {
-        let subnet = node.wait_ready()?;
-        let (subnet, length) = (subnet.subnet(), subnet.length());
-        let address = node.add_container()?.v4();
-        eprintln!("{}: subnet {subnet}/{length}, container {address}, after {}", node.name(), seconds());
+        let subnets = joined(node.wait_ready()?.networks());
+        let addresses = joined(&node.add_container()?.addresses);
+        eprintln!("{}: subnet {subnets}, container {addresses}, after {}", node.name(), seconds());
     }
     cluster.wait_converged()?;
     eprintln!("every node knows every other after {}", seconds());
     Ok(cluster)
+}
+
+/// One of each address family, for people.
+fn joined(items: impl IntoIterator<Item: Display>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" and ")
 }

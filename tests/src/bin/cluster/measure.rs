@@ -1,6 +1,6 @@
 //! What is measured of a running cluster: whether every pair talks, how fast, and whether every packet was counted.
 
-use std::{panic, thread, time::Duration};
+use std::{net::IpAddr, panic, thread, time::Duration};
 
 use anyhow::Result;
 use overlay_tests::{
@@ -32,13 +32,15 @@ pub(crate) struct Counted {
     pub(crate) decap: u64,
 }
 
-/// What came of one ordered pair of containers.
+/// What came of one ordered pair of containers over one address family.
 #[derive(Debug)]
 pub(crate) struct Pair {
     /// The node of the container that pings and sends.
     pub(crate) from: String,
     /// The node of the container that answers and receives.
     pub(crate) to: String,
+    /// Where the second container was reached.
+    pub(crate) address: IpAddr,
     /// The pings.
     pub(crate) pings: Pings,
     /// The packets counted after the pings of all pairs.
@@ -71,7 +73,8 @@ impl Pair {
         if encap != decap {
             problems.push(format!("{encap} packets counted at encap, {decap} at decap"));
         }
-        problems.into_iter().map(|problem| format!("{} to {}: {problem}", self.from, self.to)).collect()
+        let name = format!("{} to {} at {}", self.from, self.to, self.address);
+        problems.into_iter().map(|problem| format!("{name}: {problem}")).collect()
     }
 }
 
@@ -80,11 +83,13 @@ impl Pair {
 struct Ends<'a> {
     from: &'a Node,
     to: &'a Node,
+    /// Which of the nodes' subnets, one of each address family.
+    family: usize,
 }
 
 impl Ends<'_> {
     fn counted(self) -> Result<Counted> {
-        let (from, to) = (self.from.subnet().subnet(), self.to.subnet().subnet());
+        let [from, to] = [self.from, self.to].map(|node| node.subnet().subnets[self.family].gateway.network());
         Ok(Counted {
             encap: self.from.counters().traffic(to)?.encap_packets,
             decap: self.to.counters().traffic(from)?.decap_packets,
@@ -99,25 +104,34 @@ impl Ends<'_> {
         self.counted()
     }
 
+    /// The address of the second container.
+    fn address(self) -> IpAddr {
+        self.to.container().addresses[self.family]
+    }
+
     fn ping(self) -> Result<Pings> {
-        traffic::ping(&self.from.container().netns, self.to.container().v4(), PINGS)
+        traffic::ping(&self.from.container().netns, self.address(), PINGS)
     }
 
     fn stream(self, duration: Duration) -> Result<Stream> {
         let (from, to) = (self.from.container(), self.to.container());
-        Flow::new(&from.netns, &to.netns, to.v4()).tcp_stream(duration)
+        Flow::new(&from.netns, &to.netns, self.address()).tcp_stream(duration)
     }
 }
 
-/// Measures every ordered pair of containers: pings all at once, then TCP streams one after the other.
+/// Measures every ordered pair of containers over each address family that the overlay has: pings all at once, then TCP
+/// streams one after the other.
 ///
 /// # Errors
 ///
 /// When a map cannot be read or `ping` not be run. A pair that does not talk is no error.
 pub(crate) fn measure(cluster: &Cluster) -> Result<Vec<Pair>> {
     let nodes = cluster.nodes();
-    let others = |from| nodes.iter().filter(move |to: &&Node| to.address() != Node::address(from));
-    let pairs: Vec<_> = nodes.iter().flat_map(|from| others(from).map(move |to| Ends { from, to })).collect();
+    let others = |from| nodes.iter().filter(move |to: &&Node| to.name() != Node::name(from));
+    let pairs = nodes.iter().flat_map(|from| others(from).map(move |to| (from, to)));
+    let families = nodes.first().map_or(0, |node| node.subnet().subnets.len());
+    let over = |family| pairs.clone().map(move |(from, to)| Ends { from, to, family });
+    let pairs: Vec<_> = (0..families).flat_map(over).collect();
 
     eprintln!("{PINGS} pings from each container to each other ...");
     let pings = ping_all(&pairs)?;
@@ -135,6 +149,7 @@ pub(crate) fn measure(cluster: &Cluster) -> Result<Vec<Pair>> {
     let row = |((((ends, pings), after_pings), stream), after_all): ((((&Ends, _), _), _), _)| Pair {
         from: ends.from.name().to_owned(),
         to: ends.to.name().to_owned(),
+        address: ends.address(),
         pings,
         after_pings,
         stream,

@@ -1,17 +1,31 @@
 //! The result as a table.
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, ColumnConstraint, Table, presets};
 
 use crate::measure::{Counted, Pair};
 
-/// One row for each pair.
+/// One row for each pair, with the container's address where that is not IPv4 for all.
 pub(crate) fn table(pairs: &[Pair]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["from", "to", "pings", "lost", "rtt ms", "ping packets", "TCP Gbit/s", "all packets", ""]);
+    table.set_header([
+        "from",
+        "to",
+        "address",
+        "pings",
+        "lost",
+        "rtt ms",
+        "ping packets",
+        "TCP Gbit/s",
+        "all packets",
+        "",
+    ]);
     table.add_rows(pairs.iter().map(row));
-    for column in table.column_iter_mut().skip(2).take(6) {
+    for column in table.column_iter_mut().skip(3).take(6) {
         column.set_cell_alignment(CellAlignment::Right);
+    }
+    if pairs.iter().all(|pair| pair.address.is_ipv4()) {
+        table.column_mut(2).map(|column| column.set_constraint(ColumnConstraint::Hidden));
     }
     table
 }
@@ -23,6 +37,7 @@ fn row(pair: &Pair) -> Vec<Cell> {
     vec![
         Cell::new(&pair.from),
         Cell::new(&pair.to),
+        Cell::new(pair.address),
         Cell::new(pings.sent),
         Cell::new(pings.sent - pings.received),
         Cell::new(pings.average_ms.map_or_else(none, |average| format!("{average:.3}"))),
