@@ -8,10 +8,8 @@ pub mod state;
 mod summary;
 mod underlay;
 
-use std::net::Ipv4Addr;
-
 use anyhow::{Context as _, Result};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use rtnetlink::Handle;
 use sd_notify::NotifyState;
 use tokio::{
@@ -19,9 +17,9 @@ use tokio::{
     time::Interval,
 };
 
-pub(crate) use self::start::{Settled, choose_underlay, claim_port, ipv4_pool, network_config};
+pub(crate) use self::start::{Adopted, Settled, choose_underlay, claim_port, network_config};
 use self::{
-    device::Device,
+    device::Devices,
     rules::Rules,
     state::{Choice, StateHandle},
 };
@@ -32,8 +30,9 @@ use crate::{
     health::Health,
     holder::HoldEvent,
     http::{self, Service},
+    lease,
     metrics::Metrics,
-    network::NetworkConfig,
+    network::{NetworkConfig, joined},
     node::{self, Node},
     privileges,
     routes::{RouteChange, RouteTable},
@@ -140,9 +139,9 @@ struct Agent<'a> {
     /// The network config last judged, in force or not, so that none is reported twice.
     judged: Option<Vec<u8>>,
     underlay: mpsc::Receiver<UnderlayEvent>,
-    /// The PublicIP that our lease is to carry.
-    public_ip: watch::Sender<Ipv4Addr>,
-    device: Device,
+    /// This node as our lease is to present it.
+    presented: watch::Sender<lease::Node>,
+    devices: Devices,
     endpoints: mpsc::Receiver<Endpoints>,
     /// When to look whether all programs are in their places: the kernel gives no notice when one is detached.
     look: Interval,
@@ -162,7 +161,7 @@ impl Agent<'_> {
                         tracing::warn!(error = format!("{error:#}"), "underlay interface not followed");
                     }
                 }
-                event = self.device.next() => self.on_device(event).await,
+                event = self.devices.next() => self.on_device(event).await,
                 Some(found) = self.endpoints.recv() => self.node.follow_endpoints(found),
                 _ = self.look.tick() => {
                     if let Err(error) = self.node.attach_missing().await {
@@ -226,8 +225,8 @@ impl Agent<'_> {
             }
             HoldEvent::Lost { to } => {
                 self.degraded = true;
-                let subnet = self.node.plan().subnet;
-                tracing::warn!(%subnet, to = %to.public_ip, "degraded: another node holds our subnet; nothing is forwarded for it");
+                let subnet = joined(self.node.plan().ranges.subnets());
+                tracing::warn!(subnet, to = %to.public_ip, "degraded: another node holds our subnet; nothing is forwarded for it");
                 self.health.subnet_held_by(Some(to.public_ip));
                 self.state.lease_problem(format!("another node holds it: {}", to.public_ip));
                 self.node.claim_subnet(false)
@@ -247,9 +246,7 @@ impl Agent<'_> {
     fn write_subnet_file(&self) -> Result<()> {
         let plan = self.node.plan();
         let file = SubnetFile {
-            network: plan.network,
-            subnet: plan.subnet,
-            ipv6: None,
+            ranges: plan.ranges,
             mtu: plan.mtu,
             ip_masq: self.config.masquerade.is_some(),
         };
@@ -258,10 +255,10 @@ impl Agent<'_> {
 }
 
 /// Passes on what containers there are.
-async fn follow_endpoints(subnet: Ipv4Network, found: mpsc::Sender<Endpoints>) {
+async fn follow_endpoints(subnets: Vec<IpNetwork>, found: mpsc::Sender<Endpoints>) {
     let mut backoff = Backoff::default();
     loop {
-        let watched = match endpoints::Watch::new(vec![subnet.into()]) {
+        let watched = match endpoints::Watch::new(subnets.clone()) {
             Ok(watch) => watch.run(found.clone()).await,
             Err(error) => Err(error),
         };

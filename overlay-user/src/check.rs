@@ -23,20 +23,17 @@ mod subnet_file;
 mod sysctls;
 mod underlay;
 
-use std::net::Ipv4Addr;
-
 use anyhow::Result;
-use ipnetwork::Ipv4Network;
 use rtnetlink::Handle;
 
 pub use self::report::{Choice, Finding, Report, State};
 use self::{datastore::Cluster, firewall::Traffic, rehearsal::Play};
 use crate::{
-    agent::{self, Settled},
+    agent::{self, Adopted, Settled},
     config::AgentConfig,
-    link,
-    mac::Mac,
-    network::{Backend, Pool},
+    lease::SubnetKey,
+    link::LinkConfig,
+    network::NetworkConfig,
     node::Plan,
     underlay::{MIN_OVERLAY_MTU, Underlay},
 };
@@ -88,11 +85,9 @@ impl Check<'_> {
     async fn cluster(&mut self) -> Play {
         let (findings, cluster) = datastore::check(&self.config.datastore).await;
         self.findings.extend(findings);
-        let network = cluster.as_ref().map(|cluster| &cluster.network);
-        let pool = network.and_then(|network| network.ipv4);
-        let underlay = self.underlay(network.map(|network| &network.backend), pool.map(|pool| pool.network())).await;
-        let settled = match (cluster, pool, underlay) {
-            (Some(cluster), Some(pool), Some(underlay)) => Some(self.node(&cluster, pool, underlay).await),
+        let underlay = self.underlay(cluster.as_ref().map(|cluster| &cluster.network)).await;
+        let settled = match (cluster, underlay) {
+            (Some(cluster), Some(underlay)) => Some(self.node(&cluster, underlay).await),
             _ => None,
         };
         Play {
@@ -102,59 +97,63 @@ impl Check<'_> {
         }
     }
 
-    async fn underlay(&mut self, backend: Option<&Backend>, network: Option<Ipv4Network>) -> Option<Underlay> {
+    async fn underlay(&mut self, network: Option<&NetworkConfig>) -> Option<Underlay> {
         let (finding, underlay) = underlay::check(&self.handle, self.config, network).await;
         self.findings.push(finding);
         let underlay = underlay?;
-        let (finding, place) = decap::check(&self.handle, self.config.decap, &underlay, backend).await;
+        let (finding, place) = decap::check(&self.handle, self.config.decap, &underlay, network.map(|network| &network.backend)).await;
         self.findings.push(finding);
         self.choice.decap = Some(place);
         self.findings.push(sysctls::rp_filter(&underlay.name));
         self.choice.interface = Some(underlay.name.clone());
         self.choice.address = Some(underlay.address);
         self.choice.public_ip = Some(underlay.public_ip);
+        self.choice.ipv6_address = underlay.ipv6.as_ref().map(|end| end.address);
+        self.choice.public_ipv6 = underlay.ipv6.as_ref().map(|end| end.public_ip);
         Some(underlay)
     }
 
     /// What there is to say of a node whose network config and underlay are known.
-    async fn node(&mut self, cluster: &Cluster, pool: Pool<Ipv4Addr>, underlay: Underlay) -> Plan {
+    async fn node(&mut self, cluster: &Cluster, underlay: Underlay) -> Plan {
         let Cluster { store, network } = cluster;
-        let device = link::device_name(network.backend.vni());
-        let there = link::mac_of(&self.handle, &device).await.unwrap_or_default();
-        let (finding, mtu) = mtu::check(&underlay, &network.backend);
+        let backend = &network.backend;
+        let adopted = Adopted::find(&self.handle, backend).await.unwrap_or_else(|_| Adopted::none(backend));
+        let (finding, mtu) = mtu::check(&underlay, network);
         self.findings.push(finding);
-        let settled = Settled {
-            backend: network.backend.clone(),
-            network: pool.network(),
-            underlay,
-            mtu: mtu.unwrap_or(MIN_OVERLAY_MTU),
-            mac: there.unwrap_or_else(|| Mac::random().0),
-        };
-        self.findings.push(port::check(&settled, self.agent.as_deref(), there.is_some()).await);
-        let (finding, subnet) = subnet::check(&**store, network, &settled.claim(self.config)).await;
-        self.choose(&settled, &device, mtu, subnet);
-        let traffic = Traffic {
-            underlay: settled.underlay.name.clone(),
-            address: settled.underlay.address.into(),
-            port: settled.backend.port(),
-            device,
-            network: pool.network(),
-            forward_rules: self.config.forward_rules,
-        };
-        let first = Ipv4Network::new(pool.min(), pool.subnet_len()).unwrap_or(pool.network());
-        let plan = settled.plan(self.config, subnet.unwrap_or(first));
-        self.findings.push(device::check(&self.handle, &plan.link(), &self.config.run_dir, there.is_some()).await);
-        self.findings.extend(firewall::check(&traffic).await);
+        let mtu_or_least = mtu.unwrap_or(MIN_OVERLAY_MTU);
+        let settled = Settled { network: network.clone(), underlay, mtu: mtu_or_least, macs: adopted.macs() };
+        self.findings.push(port::check(&settled, self.agent.as_deref(), &adopted).await);
+        let (finding, subnets) = subnet::check(&**store, network, &settled.claim(self.config)).await;
+        let ranges = subnets.map_or_else(|| network.first_subnets(), |key| key.ranges(network));
+        let plan = settled.plan(self.config, ranges);
+        let links = plan.links();
+        self.choose(&plan, &links, mtu, subnets);
+        for link in &links {
+            self.findings.push(device::check(&self.handle, link, &self.config.run_dir, &adopted).await);
+        }
+        if let Some((link, range)) = links.first().zip(plan.ranges.ipv4) {
+            let traffic = Traffic {
+                underlay: plan.underlay.name.clone(),
+                address: plan.underlay.address.into(),
+                port: plan.backend.port(),
+                device: link.name(),
+                network: range.network,
+                forward_rules: self.config.forward_rules,
+            };
+            self.findings.extend(firewall::check(&traffic).await);
+        }
         self.findings.push(finding);
         plan
     }
 
-    fn choose(&mut self, settled: &Settled, device: &str, mtu: Option<u32>, subnet: Option<Ipv4Network>) {
-        self.choice.network = Some(settled.network);
-        self.choice.subnet = subnet;
-        self.choice.backend = Some(settled.backend.name());
-        self.choice.port = Some(settled.backend.port());
-        self.choice.device = Some(device.to_owned());
+    fn choose(&mut self, plan: &Plan, links: &[LinkConfig], mtu: Option<u32>, subnets: Option<SubnetKey>) {
+        self.choice.network = plan.ranges.ipv4.map(|range| range.network);
+        self.choice.ipv6_network = plan.ranges.ipv6.map(|range| range.network);
+        self.choice.subnet = subnets.filter(|_| plan.ranges.ipv4.is_some()).map(|key| key.v4);
+        self.choice.ipv6_subnet = subnets.and_then(|key| key.v6);
+        self.choice.backend = Some(plan.backend.name());
+        self.choice.port = Some(plan.backend.port());
+        self.choice.device = Some(links.iter().map(LinkConfig::name).collect::<Vec<_>>().join(" and "));
         self.choice.mtu = mtu;
     }
 }

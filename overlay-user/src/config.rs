@@ -1,10 +1,6 @@
 //! [`AgentConfig`]: the agent's command line, checked once before anything is touched.
 
-use std::{
-    net::{Ipv6Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use overlay_common::Ticks;
 use regex::Regex;
@@ -66,9 +62,6 @@ pub enum OptionError {
         "--kube-subnet-mgr: this overlay has no Kubernetes subnet manager; leave it out and name an etcd with --etcd-endpoints"
     )]
     KubeSubnetMgr,
-    /// There is no IPv6 underlay yet.
-    #[error("--public-ipv6 {0}: there is no IPv6 in this overlay yet, inside or outside; leave it out")]
-    PublicIpv6(Ipv6Addr),
     /// No pattern.
     #[error("--iface-regex {pattern:?}: {}", .source.to_string().lines().last().unwrap_or_default().trim())]
     Regex {
@@ -87,9 +80,6 @@ impl TryFrom<AgentArgs> for AgentConfig {
         if args.flanneld.kube_subnet_mgr {
             return Err(OptionError::KubeSubnetMgr);
         }
-        if let Some(address) = args.flanneld.public_ipv6 {
-            return Err(OptionError::PublicIpv6(address));
-        }
         Ok(Self {
             datastore: args.datastore.try_into()?,
             underlay: UnderlayChoice {
@@ -97,9 +87,9 @@ impl TryFrom<AgentArgs> for AgentConfig {
                 iface_regex: args.iface_regex.into_iter().map(pattern).collect::<Result<_, _>>()?,
                 iface_can_reach: args.iface_can_reach,
                 public_ip: args.public_ip,
-                // No network config with EnableIPv6 is served.
+                // The network config's to say.
                 ipv6: false,
-                public_ipv6: None,
+                public_ipv6: args.flanneld.public_ipv6,
             },
             subnet_file: args.subnet_file,
             renew_margin: Duration::from_secs(60) * args.subnet_lease_renew_margin,
@@ -191,7 +181,6 @@ mod tests {
             ("overlay agent --datastore file:", "--datastore \"file:\""),
             ("overlay agent --iface-regex eth(", "--iface-regex \"eth(\""),
             ("overlay agent --kube-subnet-mgr", "--kube-subnet-mgr: this overlay has no Kubernetes subnet manager"),
-            ("overlay agent --public-ipv6 fd00::1", "--public-ipv6 fd00::1: there is no IPv6"),
         ] {
             let error = config(line).map(|_| ()).unwrap_err().to_string();
             assert!(error.starts_with(words) && !error.contains('\n'), "{error}");

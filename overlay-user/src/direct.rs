@@ -3,10 +3,14 @@
 //! Whether a node is on our link is the kernel's word: its route to the node's address has no gateway and leaves by the
 //! underlay interface. It is asked when a route is set; a node that moves behind a router comes with another address.
 
-use std::{collections::BTreeSet, io, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures::TryStreamExt as _;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use overlay_common::Route;
 use rtnetlink::{
     Handle, RouteMessageBuilder,
@@ -24,37 +28,40 @@ pub struct DirectError {
     source: rtnetlink::Error,
 }
 
-/// The plain routes of this node to the subnets of one overlay network.
+/// The plain routes of this node to the subnets of one overlay.
 #[derive(Debug, Clone)]
 pub struct DirectRoutes {
     handle: Handle,
-    network: Ipv4Network,
+    networks: Vec<IpNetwork>,
     underlay_ifindex: u32,
     enabled: bool,
 }
 
 impl DirectRoutes {
-    /// Plain routes into `network` through interface `underlay_ifindex`; none at all unless `enabled`.
+    /// Plain routes into `networks` through interface `underlay_ifindex`; none at all unless `enabled`.
     #[must_use]
-    pub const fn new(handle: Handle, network: Ipv4Network, underlay_ifindex: u32, enabled: bool) -> Self {
-        Self { handle, network, underlay_ifindex, enabled }
+    pub const fn new(handle: Handle, networks: Vec<IpNetwork>, underlay_ifindex: u32, enabled: bool) -> Self {
+        Self { handle, networks, underlay_ifindex, enabled }
     }
 
-    /// Routes `subnet` plainly if its node is on our link, and marks `route` so.
+    /// Routes `subnet` plainly if its node is on our link and reached by the subnet's own family, and marks `route` so.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub async fn set(&self, subnet: Ipv4Network, route: Route) -> Result<Route, DirectError> {
+    pub async fn set(&self, subnet: IpNetwork, route: Route) -> Result<Route, DirectError> {
         if !self.enabled {
             return Ok(route);
         }
-        let Some(next_hop) = self.on_link(route).await else {
+        let node = route.next_hop().ip();
+        if node.is_ipv4() != subnet.is_ipv4() || !self.is_on_link(node).await {
             self.remove(subnet).await?;
             return Ok(route);
-        };
-        let message = destination(subnet).gateway(next_hop).output_interface(self.underlay_ifindex).build();
+        }
+        let mut message = destination(subnet);
+        message.attributes.push(RouteAttribute::Gateway(node.into()));
+        message.attributes.push(RouteAttribute::Oif(self.underlay_ifindex));
         let added = self.handle.route().add(message).replace().execute().await;
-        added.map_err(failed(format!("route {subnet} via {next_hop}")))?;
+        added.map_err(failed(format!("route {subnet} via {node}")))?;
         Ok(route.direct())
     }
 
@@ -62,64 +69,79 @@ impl DirectRoutes {
     ///
     /// # Errors
     /// When the kernel refuses. No such route is no error.
-    pub async fn remove(&self, subnet: Ipv4Network) -> Result<(), DirectError> {
+    pub async fn remove(&self, subnet: IpNetwork) -> Result<(), DirectError> {
         if !self.enabled {
             return Ok(());
         }
-        match self.handle.route().del(destination(subnet).build()).execute().await {
+        match self.handle.route().del(destination(subnet)).execute().await {
             Err(error) if is_missing(&error) => Ok(()),
             other => other.map_err(failed(format!("remove the route to {subnet}"))),
         }
     }
 
-    /// Takes away the plain routes into the network that are not to `wanted` subnets, also those of an earlier agent.
+    /// Takes away the plain routes into the networks that are not to `wanted` subnets, also those of an earlier agent.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub async fn remove_all_but(&self, wanted: &BTreeSet<Ipv4Network>) -> Result<(), DirectError> {
-        let request = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-        let routes: Vec<RouteMessage> = request.try_collect().await.map_err(failed("list routes".to_owned()))?;
-        for route in routes.into_iter().filter(|route| self.is_ours(route)) {
-            if !subnet_of(&route).is_some_and(|subnet| wanted.contains(&subnet)) {
-                self.handle
-                    .route()
-                    .del(route)
-                    .execute()
-                    .await
-                    .map_err(failed("remove a left-over route".to_owned()))?;
+    pub async fn remove_all_but(&self, wanted: &BTreeSet<IpNetwork>) -> Result<(), DirectError> {
+        for network in &self.networks {
+            let request = self.handle.route().get(every_route(*network)).execute();
+            let routes: Vec<RouteMessage> = request.try_collect().await.map_err(failed("list routes".to_owned()))?;
+            for route in routes.into_iter().filter(|route| is_ours(route, *network)) {
+                if !subnet_of(&route).is_some_and(|subnet| wanted.contains(&subnet)) {
+                    let removed = self.handle.route().del(route).execute().await;
+                    removed.map_err(failed("remove a left-over route".to_owned()))?;
+                }
             }
         }
         Ok(())
     }
 
-    fn is_ours(&self, route: &RouteMessage) -> bool {
-        route.header.protocol == PROTOCOL
-            && route.header.table == RouteHeader::RT_TABLE_MAIN
-            && subnet_of(route).is_some_and(|subnet| self.network.contains(subnet.ip()))
-    }
-
-    /// The address of the node that `route` leads to, if that is on our link.
-    async fn on_link(&self, route: Route) -> Option<Ipv4Addr> {
-        let node = route.next_hop().ipv4()?;
-        let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(node, 32).build();
-        let reply = self.handle.route().get(message).execute().try_next().await;
-        let attributes = reply.ok()??.attributes;
-        let on_link = attributes.contains(&RouteAttribute::Oif(self.underlay_ifindex))
-            && !attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Gateway(_)));
-        on_link.then_some(node)
+    /// Whether `node` is on our link.
+    async fn is_on_link(&self, node: IpAddr) -> bool {
+        let reply = self.handle.route().get(destination(node.into())).execute().try_next().await;
+        let Ok(Some(RouteMessage { attributes, .. })) = reply else { return false };
+        attributes.contains(&RouteAttribute::Oif(self.underlay_ifindex))
+            && !attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::Gateway(_)))
     }
 }
 
-fn destination(subnet: Ipv4Network) -> RouteMessageBuilder<Ipv4Addr> {
-    RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(subnet.network(), subnet.prefix()).protocol(PROTOCOL)
+/// A route of ours to `network`, as far as every request about one goes.
+fn destination(network: IpNetwork) -> RouteMessage {
+    match network {
+        IpNetwork::V4(network) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(network.network(), network.prefix())
+            .protocol(PROTOCOL)
+            .build(),
+        IpNetwork::V6(network) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(network.network(), network.prefix())
+            .protocol(PROTOCOL)
+            .build(),
+    }
 }
 
-fn subnet_of(route: &RouteMessage) -> Option<Ipv4Network> {
-    let address = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+/// Asks for the routes of the family of `network`.
+fn every_route(network: IpNetwork) -> RouteMessage {
+    match network {
+        IpNetwork::V4(_) => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        IpNetwork::V6(_) => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    }
+}
+
+/// Whether `route` is one of ours into `network`.
+fn is_ours(route: &RouteMessage, network: IpNetwork) -> bool {
+    route.header.protocol == PROTOCOL
+        && route.header.table == RouteHeader::RT_TABLE_MAIN
+        && subnet_of(route).is_some_and(|subnet| network.contains(subnet.ip()))
+}
+
+fn subnet_of(route: &RouteMessage) -> Option<IpNetwork> {
+    let address: IpAddr = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some((*address).into()),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some((*address).into()),
         _ => None,
     })?;
-    Ipv4Network::new(address, route.header.destination_prefix_length).ok()
+    IpNetwork::new(address, route.header.destination_prefix_length).ok()
 }
 
 fn is_missing(error: &rtnetlink::Error) -> bool {

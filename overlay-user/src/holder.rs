@@ -22,7 +22,6 @@ mod acquire;
 mod ask;
 mod keep;
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -97,8 +96,8 @@ pub struct Holder {
     lifetime: Lifetime,
     expires: Option<SystemTime>,
     renew_margin: Duration,
-    /// The PublicIP that the lease is to carry.
-    public_ip: watch::Sender<Ipv4Addr>,
+    /// This node as the lease is to present it.
+    node: watch::Sender<Node>,
 }
 
 impl Holder {
@@ -114,11 +113,11 @@ impl Holder {
         self.origin
     }
 
-    /// Where to say that this node has another PublicIP. [`keep`](Self::keep) then writes it into the lease, in place: this
-    /// node keeps its subnet.
+    /// Where to say that this node has other addresses or tunnel ends. [`keep`](Self::keep) then writes them into the lease,
+    /// in place: this node keeps its subnet.
     #[must_use]
-    pub fn public_ip(&self) -> watch::Sender<Ipv4Addr> {
-        self.public_ip.clone()
+    pub fn node(&self) -> watch::Sender<Node> {
+        self.node.clone()
     }
 
     /// When it expires if nobody renews it; `None` for a reservation.
@@ -139,9 +138,4 @@ impl Holder {
         let ttl = self.store.ttl();
         ttl.checked_sub(self.renew_margin).filter(|wait| !wait.is_zero()).unwrap_or(ttl / 2)
     }
-}
-
-/// Whether two values present one node: flannel's rule, the PublicIP. Nodes without IPv4 go by their IPv6 address.
-fn same_node(a: &Node, b: &Node) -> bool {
-    a.public_ip == b.public_ip && (a.public_ip != Ipv4Addr::UNSPECIFIED || a.public_ipv6 == b.public_ipv6)
 }

@@ -32,6 +32,15 @@ pub struct Node {
     pub backend: Backend,
 }
 
+impl Node {
+    /// Whether two values present one node: flannel's rule, the PublicIP. Nodes without IPv4 go by their IPv6 address.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let has_ipv4 = self.public_ip != Ipv4Addr::UNSPECIFIED;
+        self.public_ip == other.public_ip && (has_ipv4 || self.public_ipv6 == other.public_ipv6)
+    }
+}
+
 /// How a node wants to receive packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backend {

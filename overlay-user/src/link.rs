@@ -55,6 +55,18 @@ pub fn device_name(vni: u32) -> String {
     format!("{NAME_PREFIX}{vni}")
 }
 
+/// The same over an IPv6 underlay.
+#[must_use]
+pub fn ipv6_device_name(vni: u32) -> String {
+    format!("{IPV6_NAME_PREFIX}{vni}")
+}
+
+/// The name of the overlay that `device` belongs to: that of its device over IPv4, be there one or not.
+#[must_use]
+pub fn overlay_of(device: &str) -> String {
+    device.strip_prefix(IPV6_NAME_PREFIX).map_or_else(|| device.to_owned(), |vni| format!("{NAME_PREFIX}{vni}"))
+}
+
 /// What the overlay device has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkConfig {
@@ -111,7 +123,7 @@ impl LinkConfig {
     pub fn name(&self) -> String {
         match &self.kind {
             LinkKind::Udp => device_name(0),
-            LinkKind::Vxlan(vxlan) if vxlan.local.is_ipv6() => format!("{IPV6_NAME_PREFIX}{}", vxlan.vni),
+            LinkKind::Vxlan(vxlan) if vxlan.local.is_ipv6() => ipv6_device_name(vxlan.vni),
             LinkKind::Vxlan(vxlan) => device_name(vxlan.vni),
         }
     }

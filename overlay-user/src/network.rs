@@ -5,13 +5,16 @@ mod change;
 mod pool;
 mod range;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
 
 pub use self::backend::Backend;
 pub use self::change::ConfigChange;
 pub(crate) use self::pool::host_mask;
 pub use self::pool::{Address, Pool};
-pub use self::range::Range;
+pub(crate) use self::range::joined;
+pub use self::range::{Range, Ranges};
 use crate::json::{Object, WrongType, shortened};
 
 /// The largest network config that is read, in bytes.
@@ -93,6 +96,36 @@ impl NetworkConfig {
             }
             _ => Ok(config),
         }
+    }
+
+    /// The overlay networks, IPv4's first.
+    pub fn networks(&self) -> impl Iterator<Item = IpNetwork> {
+        let (ipv4, ipv6) = (self.ipv4.map(|pool| pool.network().into()), self.ipv6.map(|pool| pool.network().into()));
+        ipv4.into_iter().chain(ipv6)
+    }
+
+    /// The overlay as a node sees it that has the first subnets that may be leased.
+    #[must_use]
+    pub fn first_subnets(&self) -> Ranges {
+        fn first<A: Address>(pool: Pool<A>) -> Range<A::Network> {
+            Range { network: pool.network(), subnet: pool.min().network(pool.subnet_len()) }
+        }
+        Ranges { ipv4: self.ipv4.map(first), ipv6: self.ipv6.map(first) }
+    }
+
+    /// Whether `subnet` lies in the network of its family.
+    #[must_use]
+    pub fn contains(&self, subnet: IpNetwork) -> bool {
+        match subnet.ip() {
+            IpAddr::V4(first) => self.ipv4.is_some_and(|pool| pool.contains(first)),
+            IpAddr::V6(first) => self.ipv6.is_some_and(|pool| pool.contains(first)),
+        }
+    }
+
+    /// The prefix length of the subnets of the family of `subnet`, if the overlay has that.
+    #[must_use]
+    pub fn subnet_len(&self, subnet: IpNetwork) -> Option<u8> {
+        if subnet.is_ipv4() { self.ipv4.map(|pool| pool.subnet_len()) } else { self.ipv6.map(|pool| pool.subnet_len()) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The overlay on this node: device, programs, maps. Set up once, adjusted while the agent runs, left behind when it
+//! The overlay on this node: devices, programs, maps. Set up once, adjusted while the agent runs, left behind when it
 //! goes, taken away by [`take_down`].
 
 mod containers;
@@ -7,22 +7,22 @@ mod follow;
 mod fragments;
 mod layout;
 mod mend;
+mod owners;
 mod plan;
+mod route_maps;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use ipnetwork::Ipv4Network;
-use overlay_common::{Encapsulation, Route};
+use ipnetwork::IpNetwork;
+use overlay_common::{Encapsulation, LocalNode, Route};
 use rtnetlink::Handle;
 
-use self::{containers::Containers, fragments::Fragments, layout::Layout};
+pub(crate) use self::plan::presented;
+use self::{containers::Containers, fragments::Fragments, layout::Layout, route_maps::RouteMaps};
 pub use self::{
     decap::{DecapChoice, DecapPlace, check_decap, choose_decap},
-    plan::{Plan, overlay_mtu},
+    plan::{Macs, Plan, overhead, overlay_mtu},
 };
 
 use crate::{
@@ -30,9 +30,9 @@ use crate::{
     conntrack,
     direct::DirectRoutes,
     endpoints::Endpoints,
-    link::{self, OverlayLink},
+    link::{self, LinkConfig, LinkError, OverlayLink},
     loader::{self, Interface, Programs},
-    maps::{LocalNodeMap, MapsError, Routes},
+    maps::{Family, LocalNodeMap, MapsError},
     masquerade,
     routes::RouteChange,
     rundir::RunDir,
@@ -46,9 +46,10 @@ pub struct Node {
     handle: Handle,
     run_dir: RunDir,
     layout: Layout,
-    link: OverlayLink,
+    /// The overlay devices, in the order of [`Plan::links`].
+    links: Vec<OverlayLink>,
     programs: Programs,
-    routes: Routes,
+    routes: RouteMaps,
     direct: DirectRoutes,
     local: LocalNodeMap,
     containers: Containers,
@@ -56,21 +57,19 @@ pub struct Node {
     fragments: Option<Fragments>,
     /// The smallest MTU on the way to a container.
     containers_mtu: Option<u32>,
-    /// Whether our subnet is ours to forward for.
+    /// Whether our subnets are ours to forward for.
     claimed: bool,
 }
 
 impl Node {
-    /// Sets up device, maps and programs, or takes over those of an earlier agent. Nothing is attached yet: see
+    /// Sets up devices, maps and programs, or takes over those of an earlier agent. Nothing is attached yet: see
     /// [`attach`](Self::attach).
     ///
     /// # Errors
     /// When the kernel refuses something; what was set up then stays for [`take_down`].
     pub async fn set_up(handle: &Handle, run_dir: &RunDir, plan: Plan) -> Result<Self> {
-        let config = plan.link();
         run_dir.prepare()?;
-        run_dir.record_device(&config.name())?;
-        let link = link::set_up(handle, &config).await?;
+        let links = set_up_links(handle, run_dir, &plan.links()).await?;
         let layout = Layout::choose(run_dir, plan.capacities)?;
         let maps = layout.maps();
         let mut programs = Programs::load(&maps, run_dir, plan.constants())?;
@@ -79,8 +78,8 @@ impl Node {
             tokio::spawn(programs.pass_on_log()?);
         }
         let mut local = LocalNodeMap::open(&maps)?;
-        local.set(plan.local_node(plan.subnet.ip(), link.ifindex, plan.mtu))?;
-        let routes = Routes::open(&maps, plan.subnet.prefix())?;
+        local.set(plan.local_node(&links, true, plan.mtu))?;
+        let routes = RouteMaps::open(&maps, &plan.ranges)?;
         let direct = plan.direct_routes(handle);
         let containers = Containers::open(&maps, &programs, plan.flow_ttl != 0)?;
         let handle = handle.clone();
@@ -90,7 +89,7 @@ impl Node {
             handle,
             run_dir: run_dir.clone(),
             layout,
-            link,
+            links,
             programs,
             routes,
             direct,
@@ -113,11 +112,15 @@ impl Node {
             self.layout.carry_counts()?;
             self.containers.replace_all(&mut self.programs);
         }
-        let overlay = Interface { name: &self.link.name, index: self.link.ifindex };
+        let overlay = self.links.iter().map(|link| Interface { name: &link.name, index: link.ifindex });
         let underlay = Interface { name: &self.plan.underlay.name, index: self.plan.underlay.ifindex };
-        self.programs.attach_to_overlay(overlay)?;
+        let mut attached = Vec::new();
+        for device in overlay.clone() {
+            self.programs.attach_to_overlay(device)?;
+            attached.push(("to_overlay", device.index));
+        }
         self.programs.attach_from_underlay(underlay)?;
-        let mut attached = vec![("to_overlay", overlay.index), ("from_underlay", underlay.index)];
+        attached.push(("from_underlay", underlay.index));
         let asked = self.plan.decap;
         let mut decap = choose_decap(&self.handle, asked, &self.plan.underlay).await;
         if decap.place == DecapPlace::Xdp {
@@ -136,8 +139,10 @@ impl Node {
         self.decap = Some(decap);
         // The TAP of `udp` has no port that others could send to.
         if self.plan.backend.encapsulation() == Encapsulation::Vxlan {
-            self.programs.attach_admit(overlay)?;
-            attached.push(("admit", overlay.index));
+            for device in overlay {
+                self.programs.attach_admit(device)?;
+                attached.push(("admit", device.index));
+            }
         }
         self.programs.detach_all_but(&attached)?;
         self.layout.settle()
@@ -147,7 +152,7 @@ impl Node {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub async fn reconcile(&mut self, wanted: &BTreeMap<Ipv4Network, Route>) -> Result<usize> {
+    pub async fn reconcile(&mut self, wanted: &BTreeMap<IpNetwork, Route>) -> Result<usize> {
         let mut resolved = BTreeMap::new();
         for (&subnet, &route) in wanted {
             resolved.insert(subnet, self.direct.set(subnet, route).await?);
@@ -212,7 +217,7 @@ impl Node {
         self.containers.attach_next(&mut self.programs);
     }
 
-    /// Claims our subnet, or stops claiming it: then nothing comes in for it and nothing goes out from it.
+    /// Claims our subnets, or stops claiming them: then nothing comes in for them and nothing goes out from them.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -223,11 +228,9 @@ impl Node {
 
     /// Tells the programs what this node is now.
     fn tell_programs(&mut self) -> Result<(), MapsError> {
-        // No address lies in a subnet that begins at 0.0.0.0, as long as it is not ours.
-        let subnet = if self.claimed { self.plan.subnet.ip() } else { Ipv4Addr::UNSPECIFIED };
         // Past a bridge, a packet that is too large for it is the kernel's to refuse or to cut up.
         let fast_mtu = self.containers_mtu.map_or(self.plan.mtu, |mtu| mtu.min(self.plan.mtu));
-        self.local.set(self.plan.local_node(subnet, self.link.ifindex, fast_mtu))
+        self.local.set(self.plan.local_node(&self.links, self.claimed, fast_mtu))
     }
 
     /// Where outer packets are decapsulated, and why there; `None` before [`attach`](Self::attach).
@@ -243,18 +246,49 @@ impl Node {
     }
 }
 
-/// Takes away everything that agents have left in `run_dir` and its overlay device. What is missing is no error.
+/// Makes the overlay devices and notes their names, and takes away those that an earlier agent had and this one has not.
+async fn set_up_links(handle: &Handle, run_dir: &RunDir, configs: &[LinkConfig]) -> Result<Vec<OverlayLink>> {
+    let names: Vec<_> = configs.iter().map(LinkConfig::name).collect();
+    let left_over: Vec<_> = run_dir.devices().into_iter().filter(|device| !names.contains(device)).collect();
+    run_dir.record_devices(&[names.as_slice(), &left_over].concat())?;
+    for device in &left_over {
+        link::remove(handle, device).await.with_context(|| format!("remove device {device}"))?;
+    }
+    run_dir.record_devices(&names)?;
+    let mut links = Vec::new();
+    for config in configs {
+        match link::set_up(handle, config).await {
+            Ok(link) => links.push(link),
+            Err(error) => return Err(undo(handle, &links, error).await.into()),
+        }
+    }
+    Ok(links)
+}
+
+/// Takes away what has been made before `error`.
+async fn undo(handle: &Handle, links: &[OverlayLink], error: LinkError) -> LinkError {
+    for link in links.iter().filter(|link| !link.adopted) {
+        if let Err(undo) = link::remove(handle, &link.name).await {
+            return LinkError::NotUndone { error: Box::new(error), undo: Box::new(undo) };
+        }
+    }
+    error
+}
+
+/// Takes away everything that agents have left in `run_dir` and its overlay devices. What is missing is no error.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
-    let (device, conntrack) = (run_dir.device(), run_dir.conntrack());
+    let (devices, conntrack) = (run_dir.devices(), run_dir.conntrack());
     remove_direct_routes(handle, run_dir).await?;
-    // Pins before the device: programs detach, so that the device does not drop packets with them half gone.
+    // Pins before the devices: programs detach, so that a device does not drop packets with them half gone.
     loader::take_down(run_dir)?;
     run_dir.remove_layouts()?;
-    if let Some(device) = device {
-        masquerade::remove(&device).await.with_context(|| format!("remove the netfilter rules of {device}"))?;
+    for overlay in devices.iter().map(|device| link::overlay_of(device)).collect::<BTreeSet<_>>() {
+        masquerade::remove(&overlay).await.with_context(|| format!("remove the netfilter rules of {overlay}"))?;
+    }
+    for device in devices {
         link::remove(handle, &device).await.with_context(|| format!("remove device {device}"))?;
     }
     // When no flow is on the fast path any more, of another overlay on this node neither.
@@ -270,13 +304,17 @@ pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
     Ok(run_dir.remove()?)
 }
 
-/// Removes the plain routes into the network that the maps name, if an agent has got as far as to write it there.
+/// Removes the plain routes into the networks that the maps name, if an agent has got as far as to write them there.
 async fn remove_direct_routes(handle: &Handle, run_dir: &RunDir) -> Result<()> {
     let Ok(local) = LocalNodeMap::open(&run_dir.maps()).and_then(|map| map.get()) else { return Ok(()) };
-    let (address, prefix) = local.range::<[u8; 4]>().network();
-    if local.port() == 0 {
-        return Ok(());
-    }
-    let direct = DirectRoutes::new(handle.clone(), Ipv4Network::new(address, prefix)?, local.underlay_ifindex, true);
+    let networks: Vec<_> = [network::<[u8; 4]>(&local), network::<[u8; 16]>(&local)].into_iter().flatten().collect();
+    let direct = DirectRoutes::new(handle.clone(), networks, local.underlay_ifindex, true);
     Ok(direct.remove_all_but(&BTreeSet::new()).await?)
+}
+
+/// The overlay network of one family, if there is one.
+fn network<A: Family>(local: &LocalNode) -> Option<IpNetwork> {
+    let range = local.range::<A>();
+    let (first, length) = range.network();
+    range.is_on().then(|| A::of(first).network(length).into())
 }

@@ -4,7 +4,7 @@
 //! RUNDIR/agent.lock          held by the one agent of this node; its pid is inside
 //! RUNDIR/trace.lock          held by `overlay trace --live`, of which there is one at a time
 //! RUNDIR/agent.sock          where the agent says what it knows
-//! RUNDIR/device              the name of the overlay device
+//! RUNDIR/device              the names of the overlay devices, a line each
 //! RUNDIR/conntrack           what nf_conntrack_tcp_be_liberal was before the agent set it
 //! RUNDIR/clsact/IFINDEX      the agent has made the clsact qdisc of this interface (kernels without tcx)
 //! RUNDIR/bpf/                a bpffs, mounted here unless the directory is on one already

@@ -1,23 +1,20 @@
 //! `subnet.env`: what Docker's start-up scripts and the CNI plugin read, and what a restarted agent reads back.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use crate::atomic_file;
+use crate::network::{Range, Ranges};
 
 /// What `subnet.env` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubnetFile {
-    /// The overlay network.
-    pub network: Ipv4Network,
-    /// This node's subnet.
-    pub subnet: Ipv4Network,
-    /// The IPv6 network and this node's subnet of it, in a dual-stack cluster.
-    pub ipv6: Option<(Ipv6Network, Ipv6Network)>,
+    /// The overlay networks and this node's subnets.
+    pub ranges: Ranges,
     /// MTU of containers' interfaces, in bytes.
     pub mtu: u32,
     /// Whether the agent masquerades, so that nobody else has to.
@@ -96,27 +93,23 @@ impl SubnetFile {
     /// The file's text, line for line as flannel writes it: `FLANNEL_SUBNET` is the first usable address.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let (network, gateway) = (masked(self.network), self.gateway());
-        let mut text = format!("FLANNEL_NETWORK={network}\nFLANNEL_SUBNET={gateway}/{}\n", self.subnet.prefix());
-        if let Some(((network, subnet), first)) = self.ipv6.zip(self.ipv6_gateway()) {
+        let mut text = String::new();
+        for (Range { network, subnet }, gateway) in self.ranges.iter().zip(self.gateways()) {
+            let family = if network.is_ipv4() { "" } else { "IPV6_" };
             // Writing into a String cannot fail.
-            let _ok = writeln!(text, "FLANNEL_IPV6_NETWORK={}/{}", network.network(), network.prefix());
-            let _ok = writeln!(text, "FLANNEL_IPV6_SUBNET={first}/{}", subnet.prefix());
+            let _ok = writeln!(text, "FLANNEL_{family}NETWORK={}/{}", network.network(), network.prefix());
+            let _ok = writeln!(text, "FLANNEL_{family}SUBNET={gateway}/{}", subnet.prefix());
         }
         let _ok = writeln!(text, "FLANNEL_MTU={}\nFLANNEL_IPMASQ={}", self.mtu, self.ip_masq);
         text
     }
 
-    /// The first usable address of the subnet, this node's on the containers' side.
-    #[must_use]
-    pub fn gateway(&self) -> Ipv4Addr {
-        u32::from(self.subnet.network()).wrapping_add(1).into()
-    }
-
-    /// The same of the IPv6 subnet, in a dual-stack cluster.
-    #[must_use]
-    pub fn ipv6_gateway(&self) -> Option<Ipv6Addr> {
-        self.ipv6.map(|(_, subnet)| u128::from(subnet.network()).wrapping_add(1).into())
+    /// The first usable address of each subnet, this node's on the containers' side.
+    pub fn gateways(&self) -> impl Iterator<Item = IpAddr> {
+        self.ranges.subnets().map(|subnet| match subnet.network() {
+            IpAddr::V4(first) => Ipv4Addr::from(u32::from(first).wrapping_add(1)).into(),
+            IpAddr::V6(first) => Ipv6Addr::from(u128::from(first).wrapping_add(1)).into(),
+        })
     }
 
     /// Writes the file, as a whole.
@@ -152,15 +145,14 @@ impl TryFrom<PreviousSubnetFile> for SubnetFile {
 
     /// The whole of it, or the first key that is missing.
     fn try_from(read: PreviousSubnetFile) -> Result<Self, Self::Error> {
+        let ipv6 = range(read.ipv6_network, read.ipv6_subnet, ("FLANNEL_IPV6_NETWORK", "FLANNEL_IPV6_SUBNET"))?;
+        let keys = ("FLANNEL_NETWORK", "FLANNEL_SUBNET");
+        let ipv4 = range(read.network, read.subnet, keys)?;
+        if ipv4.is_none() && ipv6.is_none() {
+            return Err(keys.0);
+        }
         Ok(Self {
-            network: read.network.ok_or("FLANNEL_NETWORK")?,
-            subnet: read.subnet.ok_or("FLANNEL_SUBNET")?,
-            ipv6: match (read.ipv6_network, read.ipv6_subnet) {
-                (Some(network), Some(subnet)) => Some((network, subnet)),
-                (None, None) => None,
-                (None, Some(_)) => return Err("FLANNEL_IPV6_NETWORK"),
-                (Some(_), None) => return Err("FLANNEL_IPV6_SUBNET"),
-            },
+            ranges: Ranges { ipv4, ipv6 },
             mtu: read.mtu.ok_or("FLANNEL_MTU")?,
             ip_masq: read.ip_masq.ok_or("FLANNEL_IPMASQ")?,
         })
@@ -201,6 +193,16 @@ impl PreviousSubnetFile {
     }
 }
 
+/// The two lines of one family: both, or neither; otherwise the key that is missing.
+fn range<N>(network: Option<N>, subnet: Option<N>, keys: (&'static str, &'static str)) -> Result<Option<Range<N>>, &'static str> {
+    match (network, subnet) {
+        (Some(network), Some(subnet)) => Ok(Some(Range { network, subnet })),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(keys.0),
+        (Some(_), None) => Err(keys.1),
+    }
+}
+
 /// The same network without host bits.
 fn masked(network: Ipv4Network) -> Ipv4Network {
     Ipv4Network::new(network.network(), network.prefix()).unwrap_or(network)
@@ -217,13 +219,17 @@ mod tests {
     use super::*;
 
     fn file() -> SubnetFile {
+        let ipv4 = Range { network: "10.1.0.0/16".parse().unwrap(), subnet: "10.1.15.0/24".parse().unwrap() };
         SubnetFile {
-            network: "10.1.0.0/16".parse().unwrap(),
-            subnet: "10.1.15.0/24".parse().unwrap(),
-            ipv6: None,
+            ranges: Ranges { ipv4: Some(ipv4), ipv6: None },
             mtu: 1450,
             ip_masq: true,
         }
+    }
+
+    fn dual_stack() -> SubnetFile {
+        let ipv6 = Range { network: "fd00:1::/48".parse().unwrap(), subnet: "fd00:1:0:15::/64".parse().unwrap() };
+        SubnetFile { ranges: Ranges { ipv6: Some(ipv6), ..file().ranges }, ..file() }
     }
 
     #[test]
@@ -236,9 +242,8 @@ mod tests {
 
     #[test]
     fn a_dual_stack_cluster_has_its_ipv6_lines_before_the_mtu() {
-        let ipv6 = Some(("fd00:1::/48".parse().unwrap(), "fd00:1:0:15::/64".parse().unwrap()));
         assert_eq!(
-            SubnetFile { ipv6, ip_masq: false, ..file() }.to_text(),
+            SubnetFile { ip_masq: false, ..dual_stack() }.to_text(),
             "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.15.1/24\n\
              FLANNEL_IPV6_NETWORK=fd00:1::/48\nFLANNEL_IPV6_SUBNET=fd00:1:0:15::1/64\n\
              FLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n"
@@ -300,8 +305,8 @@ mod tests {
         let path = directory.path().join("subnet.env");
         assert!(matches!(SubnetFile::read(&path), Err(ReadSubnetFileError::Missing { .. })));
         assert!(matches!(SubnetFile::read(directory.path()), Err(ReadSubnetFileError::Unreadable { .. })));
-        let ipv6 = Some(("fd00:1::/48".parse().unwrap(), "fd00:1:0:15::/64".parse().unwrap()));
-        for file in [file(), SubnetFile { ipv6, ..file() }] {
+        let ipv6_alone = SubnetFile { ranges: Ranges { ipv4: None, ..dual_stack().ranges }, ..file() };
+        for file in [file(), dual_stack(), ipv6_alone] {
             file.write(&path).unwrap();
             assert_eq!(SubnetFile::read(&path).unwrap(), file);
             for line in file.to_text().lines() {

@@ -13,7 +13,7 @@ mod watch;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use regex::Regex;
 
 pub use choose::{choose, why};
@@ -25,9 +25,6 @@ pub const MIN_OVERLAY_MTU: u32 = 576;
 
 /// The same where there is IPv6 in the overlay: what every link must be able to carry (RFC 8200).
 pub const MIN_OVERLAY_MTU_FOR_IPV6: u32 = 1280;
-
-/// How many bytes more an IPv6 header has than one of IPv4.
-const IPV6_HEADER_EXCESS: u32 = 20;
 
 /// The interface that carries outer packets, and the address that they come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,9 +192,9 @@ pub enum UnderlayError {
         /// The interface.
         name: String,
         /// Its address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The overlay network.
-        network: Ipv4Network,
+        network: IpNetwork,
     },
     /// The MTU leaves too little for the overlay.
     #[error("use {name} as underlay: MTU {mtu} less {overhead} bytes of overhead is under {least}; raise it to at least {}", least + overhead)]
@@ -242,21 +239,23 @@ impl Underlay {
     ///
     /// # Errors
     /// [`UnderlayError::InsideNetwork`].
-    pub fn check_outside(&self, network: Ipv4Network) -> Result<(), UnderlayError> {
-        let mut addresses = [self.address, self.public_ip].into_iter().chain(self.addresses.iter().copied());
-        match addresses.find(|&address| network.contains(address)) {
-            Some(address) => Err(UnderlayError::InsideNetwork { name: self.name.clone(), address, network }),
-            None => Ok(()),
+    pub fn check_outside(&self, networks: impl Iterator<Item = IpNetwork>) -> Result<(), UnderlayError> {
+        let ipv4 = [self.address, self.public_ip].into_iter().chain(self.addresses.iter().copied());
+        let ipv6 = self.ipv6.iter().flat_map(|end| [end.address, end.public_ip]);
+        let addresses: Vec<_> = ipv4.map(IpAddr::from).chain(ipv6.map(IpAddr::from)).collect();
+        for network in networks {
+            if let Some(&address) = addresses.iter().find(|&&address| network.contains(address)) {
+                return Err(UnderlayError::InsideNetwork { name: self.name.clone(), address, network });
+            }
         }
+        Ok(())
     }
 
-    /// The MTU in bytes of an overlay whose encap adds `overhead` bytes over IPv4, and which must be at least `least`: what
-    /// fits whichever family the outer packet has.
+    /// The MTU in bytes of an overlay whose encap adds up to `overhead` bytes, and which must be at least `least`.
     ///
     /// # Errors
     /// [`UnderlayError::MtuTooSmall`] when less is left.
-    pub fn overlay_mtu(&self, overhead: u16, least: u32) -> Result<u32, UnderlayError> {
-        let overhead = u32::from(overhead) + if self.ipv6.is_some() { IPV6_HEADER_EXCESS } else { 0 };
+    pub fn overlay_mtu(&self, overhead: u32, least: u32) -> Result<u32, UnderlayError> {
         self.mtu.checked_sub(overhead).filter(|&mtu| mtu >= least).ok_or_else(|| UnderlayError::MtuTooSmall {
             name: self.name.clone(),
             mtu: self.mtu,
@@ -271,8 +270,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_overlay_mtu_fits_every_outer_family_and_every_inner_one() {
-        let underlay = |mtu, over_ipv6: bool| Underlay {
+    fn the_overlay_mtu_is_what_encap_leaves() {
+        let underlay = |mtu| Underlay {
             name: "eth0".to_owned(),
             ifindex: 2,
             address: Ipv4Addr::LOCALHOST,
@@ -280,13 +279,11 @@ mod tests {
             mtu,
             public_ip: Ipv4Addr::LOCALHOST,
             addresses: Vec::new(),
-            ipv6: over_ipv6.then_some(Ipv6End { address: Ipv6Addr::LOCALHOST, public_ip: Ipv6Addr::LOCALHOST }),
+            ipv6: None,
         };
-        let mtu = |bytes, over_ipv6, least| underlay(bytes, over_ipv6).overlay_mtu(50, least).ok();
-        assert_eq!(mtu(1500, false, MIN_OVERLAY_MTU), Some(1450));
-        assert_eq!(mtu(1500, true, MIN_OVERLAY_MTU_FOR_IPV6), Some(1430));
-        assert_eq!(mtu(1350, true, MIN_OVERLAY_MTU_FOR_IPV6), Some(1280));
-        let refused = underlay(1349, true).overlay_mtu(50, MIN_OVERLAY_MTU_FOR_IPV6).unwrap_err().to_string();
+        assert_eq!(underlay(1500).overlay_mtu(50, MIN_OVERLAY_MTU).ok(), Some(1450));
+        assert_eq!(underlay(1350).overlay_mtu(70, MIN_OVERLAY_MTU_FOR_IPV6).ok(), Some(1280));
+        let refused = underlay(1349).overlay_mtu(70, MIN_OVERLAY_MTU_FOR_IPV6).unwrap_err().to_string();
         let expected =
             "use eth0 as underlay: MTU 1349 less 70 bytes of overhead is under 1280; raise it to at least 1350";
         assert_eq!(refused, expected);

@@ -24,7 +24,7 @@ impl Agent<'_> {
                 return;
             }
         };
-        let change = ConfigChange::for_node(&self.network, &new, self.node.plan().subnet);
+        let change = ConfigChange::for_node(&self.network, &new, &self.node.plan().ranges);
         if change.is_empty() {
             tracing::debug!("network config written anew; it means what is in force");
         } else if !change.restart.is_empty() {

@@ -2,8 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, bail};
-use ipnetwork::Ipv4Network;
+use anyhow::{Context as _, Result, bail};
 use rtnetlink::Handle;
 use tokio::{
     sync::mpsc,
@@ -12,7 +11,7 @@ use tokio::{
 
 use super::{
     Agent,
-    device::Device,
+    device::Devices,
     follow_endpoints, follow_underlay,
     rules::Rules,
     state::{Choice, StateHandle},
@@ -24,17 +23,18 @@ use crate::{
     datastore::{self, Datastore},
     health::Health,
     holder::{self, Claim},
-    lease::{self, LeaseEvent},
-    link,
+    lease::LeaseEvent,
+    link::{self, LinkError},
     listener::Listener,
     mac::Mac,
+    maps::Capacities,
     masquerade::RulesConfig,
     metrics::Metrics,
-    network::{Backend, NetworkConfig, Pool, Range},
-    node::{self, Node, Plan},
+    network::{Backend, NetworkConfig, Ranges},
+    node::{self, Macs, Node, Plan},
     routes::RouteTable,
     subnet_file::{self, PreviousSubnetFile},
-    underlay::{self, Underlay},
+    underlay::{self, Underlay, UnderlayChoice},
     watch::{self, WatchEvent},
 };
 
@@ -53,41 +53,40 @@ impl<'a> Agent<'a> {
         subnet_file::could_write(&config.subnet_file)?;
         let store = metrics.time(datastore::open(&config.datastore)?);
         let (network, written) = network_config(&*store).await?;
-        let network_range = ipv4_pool(&network)?.network();
-        let underlay = choose_underlay(handle, config, network_range).await?;
+        let underlay = choose_underlay(handle, config, &network).await?;
         node::check_decap(config.decap, network.backend.encapsulation())?;
-        let mtu = node::overlay_mtu(&underlay, &network.backend)?;
-        let device = link::device_name(network.backend.vni());
-        let adopted = link::mac_of(handle, &device).await?;
-        let listener = claim_port(&network.backend, underlay.address, adopted.is_some()).await?;
-        let mac = adopted.unwrap_or_else(|| Mac::random().0);
-        let settled = Settled { backend: network.backend.clone(), network: network_range, underlay, mtu, mac };
+        let mtu = node::overlay_mtu(&underlay, &network.backend, network.ipv6.is_some())?;
+        let adopted = Adopted::find(handle, &network.backend).await?;
+        let listener = claim_port(&network.backend, underlay.address, &adopted).await?;
+        let settled = Settled { network, underlay, mtu, macs: adopted.macs() };
         // Before a lease is taken that nobody would serve. The subnet plays no part in what is in the way of a device.
-        link::preview(handle, &settled.clone().plan(config, network_range).link()).await?;
-        if adopted.is_some() {
-            config.run_dir.refuse_unknown_device(&device)?;
+        for link in settled.clone().plan(config, settled.network.first_subnets()).links() {
+            link::preview(handle, &link).await?;
+        }
+        for device in adopted.names() {
+            config.run_dir.refuse_unknown_device(device)?;
         }
 
-        let holder = holder::acquire(Arc::clone(&store), &network, &settled.claim(config)).await?;
+        let holder = holder::acquire(Arc::clone(&store), &settled.network, &settled.claim(config)).await?;
         state.lease(holder.expires());
-        let underlay = settled.underlay.clone();
-        let subnet = holder.lease().subnet.v4;
-        summary::tell(config, &settled, subnet, holder.origin());
-        let table = RouteTable::new(&network, underlay.public_ip, subnet);
+        let (network, underlay) = (settled.network.clone(), settled.underlay.clone());
+        let key = holder.lease().subnet;
+        summary::tell(config, &settled, key, holder.origin());
+        let presented = holder.node();
+        let table = RouteTable::new(&network, presented.borrow().clone(), key);
         let (underlay_events, underlay_changes) = mpsc::channel(64);
-        let watch = underlay::Watch::new(underlay.clone(), config.underlay.clone())?;
+        let watch = underlay::Watch::new(underlay.clone(), underlay_choice(config, &network))?;
         tokio::spawn(follow_underlay(watch, underlay_events));
-        let public_ip = holder.public_ip();
         let (hold_events, held) = mpsc::channel(64);
         tokio::spawn(holder.keep(hold_events));
         let (watch_events, watched) = mpsc::channel(1024);
         tokio::spawn(watch::run(Arc::clone(&store), watch_events));
 
-        let plan = settled.plan(config, subnet);
+        let plan = settled.plan(config, key.ranges(&network));
         let node = Node::set_up(handle, &config.run_dir, plan).await?;
         let (found, endpoints) = mpsc::channel(64);
-        tokio::spawn(follow_endpoints(subnet, found));
-        let watch = Device::new(node.watch_device()?);
+        tokio::spawn(follow_endpoints(key.subnets().collect(), found));
+        let devices = Devices::new(node.watch_devices()?);
         let mut agent = Self {
             config,
             node,
@@ -98,8 +97,8 @@ impl<'a> Agent<'a> {
             network,
             judged: Some(written),
             underlay: underlay_changes,
-            public_ip,
-            device: watch,
+            presented,
+            devices,
             endpoints,
             look: interval_at(Instant::now() + LOOK, LOOK),
             health,
@@ -110,7 +109,7 @@ impl<'a> Agent<'a> {
         if let Some(listener) = listener {
             agent.node.serve_fragments(listener, &config.run_dir.maps())?;
         }
-        rules.set(agent.rules(device)).await?;
+        rules.set(agent.rules()).await?;
         agent.write_subnet_file()?;
         tracing::info!(file = %config.subnet_file.display(), "ready");
         agent.state.change(|state| state.choice = Some(Choice::of(&agent.node)));
@@ -119,12 +118,12 @@ impl<'a> Agent<'a> {
     }
 
     /// The netfilter rules that the options ask for.
-    fn rules(&self, device: String) -> RulesConfig {
+    fn rules(&self) -> RulesConfig {
         let plan = self.node.plan();
         RulesConfig {
-            name: device,
-            ipv4: Some(Range { network: plan.network, subnet: plan.subnet }),
-            ipv6: None,
+            name: link::device_name(plan.backend.vni()),
+            ipv4: plan.ranges.ipv4,
+            ipv6: plan.ranges.ipv6,
             masquerade: self.config.masquerade,
             forward: self.config.forward_rules,
         }
@@ -156,28 +155,33 @@ pub(crate) async fn network_config(store: &dyn Datastore) -> Result<(NetworkConf
     Ok((NetworkConfig::parse(&config.value)?, config.value))
 }
 
-/// The addresses of the overlay network, which must be IPv4's alone: an IPv6 subnet would be leased and not served.
-pub(crate) fn ipv4_pool(network: &NetworkConfig) -> Result<Pool<Ipv4Addr>> {
-    if network.ipv6.is_some() {
-        bail!("network config: EnableIPv6 true: this version carries no IPv6; set EnableIPv6 to false");
-    }
-    network.ipv4.ok_or_else(|| anyhow!("network config: EnableIPv4 false: IPv4 is needed"))
+/// What was said about the underlay, and whether the overlay has IPv6.
+fn underlay_choice(config: &AgentConfig, network: &NetworkConfig) -> UnderlayChoice {
+    UnderlayChoice { ipv6: network.ipv6.is_some(), ..config.underlay.clone() }
 }
 
 /// The underlay interface, which must not be inside the overlay network.
-pub(crate) async fn choose_underlay(handle: &Handle, config: &AgentConfig, network: Ipv4Network) -> Result<Underlay> {
-    let underlay = underlay::select(handle, &config.underlay).await?;
-    underlay.check_outside(network)?;
+pub(crate) async fn choose_underlay(
+    handle: &Handle,
+    config: &AgentConfig,
+    network: &NetworkConfig,
+) -> Result<Underlay> {
+    let underlay = underlay::select(handle, &underlay_choice(config, network)).await?;
+    underlay.check_outside(network.networks())?;
     Ok(underlay)
 }
 
 /// Makes sure that nobody else has the tunnel's port. For `udp` the socket is kept; for VXLAN the kernel's device
 /// will own the port, unless it does so already.
-pub(crate) async fn claim_port(backend: &Backend, address: Ipv4Addr, has_device: bool) -> Result<Option<Listener>> {
+pub(crate) async fn claim_port(
+    backend: &Backend,
+    address: Ipv4Addr,
+    adopted: &Adopted,
+) -> Result<Option<Listener>> {
     match backend {
         Backend::Udp { port } => Ok(Some(Listener::bind(address, *port).await?)),
         Backend::Vxlan { port, .. } => {
-            if !has_device {
+            if adopted.names().next().is_none() {
                 drop(Listener::bind(Ipv4Addr::UNSPECIFIED, *port).await?);
             }
             Ok(None)
@@ -185,31 +189,59 @@ pub(crate) async fn claim_port(backend: &Backend, address: Ipv4Addr, has_device:
     }
 }
 
+/// The overlay devices that an earlier agent has left, by name and MAC address.
+#[derive(Debug, Clone)]
+pub(crate) struct Adopted {
+    v4: (String, Option<[u8; 6]>),
+    v6: (String, Option<[u8; 6]>),
+}
+
+impl Adopted {
+    /// Looks for those of this backend.
+    ///
+    /// # Errors
+    /// When the kernel does not say which interfaces there are.
+    pub(crate) async fn find(handle: &Handle, backend: &Backend) -> Result<Self, LinkError> {
+        let (v4, v6) = (link::device_name(backend.vni()), link::ipv6_device_name(backend.vni()));
+        let macs = (link::mac_of(handle, &v4).await?, link::mac_of(handle, &v6).await?);
+        Ok(Self { v4: (v4, macs.0), v6: (v6, macs.1) })
+    }
+
+    /// None is there, as far as anybody knows.
+    pub(crate) fn none(backend: &Backend) -> Self {
+        let (v4, v6) = (link::device_name(backend.vni()), link::ipv6_device_name(backend.vni()));
+        Self { v4: (v4, None), v6: (v6, None) }
+    }
+
+    /// The names of those that are there.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        [&self.v4, &self.v6].into_iter().filter(|(_, mac)| mac.is_some()).map(|(name, _)| name.as_str())
+    }
+
+    /// Their MAC addresses, which other nodes know; new ones for those that are not there.
+    pub(crate) fn macs(&self) -> Macs {
+        let mac = |mac: Option<[u8; 6]>| mac.unwrap_or_else(|| Mac::random().0);
+        Macs { v4: mac(self.v4.1), v6: mac(self.v6.1) }
+    }
+}
+
 /// What this node has settled on before it asks for a subnet.
 #[derive(Debug, Clone)]
 pub(crate) struct Settled {
-    /// How packets travel.
-    pub(crate) backend: Backend,
-    /// The overlay network.
-    pub(crate) network: Ipv4Network,
+    /// The network config.
+    pub(crate) network: NetworkConfig,
     /// The underlay interface.
     pub(crate) underlay: Underlay,
-    /// MTU of the overlay device in bytes.
+    /// MTU of the overlay devices in bytes.
     pub(crate) mtu: u32,
-    /// MAC address of the overlay device.
-    pub(crate) mac: [u8; 6],
+    /// The MAC addresses of the overlay devices.
+    pub(crate) macs: Macs,
 }
 
 impl Settled {
-    /// Who claims a subnet, and which one this node had before.
+    /// Who claims subnets, and which ones this node had before.
     pub(crate) fn claim(&self, config: &AgentConfig) -> Claim {
-        let backend = match self.backend {
-            Backend::Udp { .. } => lease::Backend::Udp,
-            Backend::Vxlan { vni, .. } => {
-                lease::Backend::Vxlan { v4: Some(lease::Vtep { vni, mac: Mac(self.mac) }), v6: None }
-            }
-        };
-        let node = lease::Node { public_ip: self.underlay.public_ip, public_ipv6: None, backend };
+        let node = node::presented(&self.network.backend, &self.underlay, self.macs);
         let previous = PreviousSubnetFile::read(&config.subnet_file);
         Claim {
             previous: Previous { v4: previous.subnet, v6: previous.ipv6_subnet },
@@ -218,20 +250,19 @@ impl Settled {
         }
     }
 
-    /// What the overlay on this node has to be once it owns `subnet`.
-    pub(crate) fn plan(self, config: &AgentConfig, subnet: Ipv4Network) -> Plan {
+    /// What the overlay on this node has to be once it owns the subnets in `ranges`.
+    pub(crate) fn plan(self, config: &AgentConfig, ranges: Ranges) -> Plan {
         Plan {
-            backend: self.backend,
-            network: self.network,
-            subnet,
+            backend: self.network.backend,
+            ranges,
             underlay: self.underlay,
-            mac: self.mac,
+            macs: self.macs,
             mtu: self.mtu,
             decap: config.decap,
             flow_ttl: config.flow_ttl,
             log_drops: config.log_drops,
             clsact: config.clsact,
-            capacities: config.capacities,
+            capacities: Capacities { ipv6: ranges.ipv6.is_some(), ..config.capacities },
         }
     }
 }

@@ -4,14 +4,14 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -42,14 +42,20 @@ pub struct AgentState {
 /// What was chosen for this node, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
-    /// The subnet that our lease is for.
-    pub subnet: Ipv4Network,
+    /// The IPv4 subnet that our lease is for, if the overlay has IPv4.
+    pub subnet: Option<Ipv4Network>,
+    /// The IPv6 subnet, if it has IPv6.
+    #[serde(default)]
+    pub ipv6_subnet: Option<Ipv6Network>,
     /// The underlay interface.
     pub underlay: String,
     /// Its MTU in bytes.
     pub underlay_mtu: u32,
     /// The address that other nodes reach us at.
     pub public_ip: Ipv4Addr,
+    /// The same over IPv6, if we have one.
+    #[serde(default)]
+    pub public_ipv6: Option<Ipv6Addr>,
     /// `udp` or `vxlan`.
     pub backend: String,
     /// MTU of the overlay device in bytes.
@@ -91,10 +97,12 @@ impl Choice {
         let plan = node.plan();
         let (decap, decap_why) = node.decap().map_or(("", ""), |decap| (decap.place.name(), decap.why.as_str()));
         Self {
-            subnet: plan.subnet,
+            subnet: plan.ranges.ipv4.map(|range| range.subnet),
+            ipv6_subnet: plan.ranges.ipv6.map(|range| range.subnet),
             underlay: plan.underlay.name.clone(),
             underlay_mtu: plan.underlay.mtu,
             public_ip: plan.underlay.public_ip,
+            public_ipv6: plan.underlay.ipv6.as_ref().map(|end| end.public_ip),
             backend: plan.backend.name().to_owned(),
             mtu: plan.mtu,
             decap: decap.to_owned(),

@@ -1,16 +1,17 @@
 //! What the agent has chosen and why, for whoever reads the log of a start.
 
-use ipnetwork::Ipv4Network;
-
 use super::Settled;
-use crate::{cli::Decap, config::AgentConfig, holder::Origin, network::Backend, underlay};
+use crate::{cli::Decap, config::AgentConfig, holder::Origin, lease::SubnetKey, network::{Backend, joined}, node, underlay};
 
 /// Logs a line for each choice but the place of decapsulation, which is made, and logged, with each attachment.
-pub(super) fn tell(config: &AgentConfig, settled: &Settled, subnet: Ipv4Network, origin: Origin) {
-    let Settled { backend, network, underlay, mtu, .. } = settled;
-    tracing::info!(%network, datastore = %config.datastore, "network config read");
+pub(super) fn tell(config: &AgentConfig, settled: &Settled, subnets: SubnetKey, origin: Origin) {
+    let Settled { network, underlay, mtu, .. } = settled;
+    let backend = &network.backend;
+    let networks = joined(network.networks());
+    tracing::info!(network = networks, datastore = %config.datastore, "network config read");
     tracing::info!(
         interface = underlay.name, address = %underlay.address, public_ip = %underlay.public_ip,
+        ipv6 = underlay.ipv6.as_ref().map(|end| tracing::field::display(end.address)),
         why = underlay::why(underlay, &config.underlay), "underlay chosen"
     );
     tracing::info!(
@@ -24,12 +25,12 @@ pub(super) fn tell(config: &AgentConfig, settled: &Settled, subnet: Ipv4Network,
     let fast_path = if config.flow_ttl == 0 { "off" } else { "on" };
     let why = if config.decap == Decap::Kernel { "--decap kernel leaves none" } else { "as --fast-path says" };
     tracing::info!(fast_path, why, "fast path chosen");
-    tracing::info!(%subnet, why = origin.why(), "subnet taken");
+    tracing::info!(subnet = joined(subnets.subnets()), why = origin.why(), "subnet taken");
 }
 
 fn why_mtu(settled: &Settled) -> String {
-    let overhead = settled.backend.encapsulation().overhead::<[u8; 4]>();
-    match settled.backend {
+    let overhead = node::overhead(&settled.underlay, &settled.network.backend);
+    match settled.network.backend {
         Backend::Vxlan { mtu: Some(mtu), .. } => {
             format!("{mtu} by the network config, less {overhead} of outer headers")
         }

@@ -55,12 +55,16 @@ impl Agent<'_> {
     /// Works on `underlay` from now on, and tells the other nodes if they reach us at another address.
     async fn follow(&mut self, underlay: Underlay) -> Result<()> {
         let before = self.node.plan().mtu;
-        let public_ip = underlay.public_ip;
+        let devices = self.node.plan().links().len();
         self.node.follow_underlay(underlay).await?;
-        if public_ip != *self.public_ip.borrow() {
-            let changes = self.table.move_to(public_ip);
+        if self.node.plan().links().len() != devices {
+            self.watch_devices();
+        }
+        let presented = self.node.plan().presented();
+        if presented != *self.presented.borrow() {
+            let changes = self.table.move_to(presented.clone());
             self.change_routes(changes).await;
-            self.public_ip.send_replace(public_ip);
+            self.presented.send_replace(presented);
         }
         self.node.reconcile(self.table.routes()).await?;
         if self.node.plan().mtu != before { self.publish_mtu() } else { Ok(()) }
@@ -68,7 +72,7 @@ impl Agent<'_> {
 
     /// Tells Docker and CNI, and our own watch of the overlay device, which MTU the device has now.
     pub(super) fn publish_mtu(&mut self) -> Result<()> {
-        self.device.expect_mtu(self.node.plan().mtu);
+        self.devices.expect_mtu(self.node.plan().mtu);
         self.write_subnet_file()
     }
 }

@@ -56,7 +56,6 @@ pub(super) async fn check(config: &DatastoreConfig) -> (Vec<Finding>, Option<Clu
 async fn as_the_agent(config: &DatastoreConfig) -> anyhow::Result<Cluster> {
     let store = datastore::look(config)?;
     let (network, _) = agent::network_config(&*store).await?;
-    agent::ipv4_pool(&network)?;
     store.may_write().await?;
     Ok(Cluster { store, network })
 }
@@ -94,9 +93,10 @@ fn advice(config: &DatastoreConfig) -> &'static str {
 }
 
 fn describe(network: &NetworkConfig) -> String {
-    let range = network.ipv4.map(|pool| format!("{}, subnets of /{}", pool.network(), pool.subnet_len()));
     let (backend, port) = (network.backend.name(), network.backend.port());
-    format!("{}, backend {backend} on port {port}", range.unwrap_or_default())
+    let ranges = network.networks().zip(network.first_subnets().subnets());
+    let ranges = ranges.map(|(network, subnet)| format!("{network}, subnets of /{}", subnet.prefix()));
+    format!("{}, backend {backend} on port {port}", ranges.collect::<Vec<_>>().join(" and "))
 }
 
 /// Waits for `work`, and says so when it takes long.

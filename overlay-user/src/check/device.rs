@@ -4,15 +4,18 @@ use rtnetlink::Handle;
 
 use super::Finding;
 use crate::{
+    agent::Adopted,
     link::{self, LinkConfig},
+    network::joined,
     rundir::RunDir,
 };
 
 const CHECK: &str = "device";
 
-pub(super) async fn check(handle: &Handle, config: &LinkConfig, run_dir: &RunDir, has_device: bool) -> Finding {
+pub(super) async fn check(handle: &Handle, config: &LinkConfig, run_dir: &RunDir, adopted: &Adopted) -> Finding {
     let name = config.name();
-    let network = config.ranges().map(|range| range.network.to_string()).collect::<Vec<_>>().join(" and ");
+    let has_device = adopted.names().any(|there| there == name);
+    let network = joined(config.ranges().map(|range| range.network));
     match link::preview(handle, config).await {
         Ok(()) if has_device => match run_dir.refuse_unknown_device(&name) {
             Ok(()) => Finding::green(CHECK, format!("{name} is there; {network} is routed to it")),

@@ -2,20 +2,21 @@
 
 use super::Finding;
 use crate::{
-    agent::{self, Settled},
+    agent::{self, Adopted, Settled},
     network::Backend,
 };
 
 const CHECK: &str = "port";
 
-/// `agent` is the running agent's process id, `has_device` whether the overlay device is there.
-pub(super) async fn check(settled: &Settled, agent: Option<&str>, has_device: bool) -> Finding {
-    let port = settled.backend.port();
-    if let (Backend::Udp { .. }, Some(pid)) = (&settled.backend, agent) {
+/// `agent` is the running agent's process id, `adopted` the overlay devices that are there.
+pub(super) async fn check(settled: &Settled, agent: Option<&str>, adopted: &Adopted) -> Finding {
+    let backend = &settled.network.backend;
+    let (port, has_device) = (backend.port(), adopted.names().next().is_some());
+    if let (Backend::Udp { .. }, Some(pid)) = (backend, agent) {
         return Finding::green(CHECK, format!("{port}/udp is the running agent's (pid {pid})"));
     }
-    match agent::claim_port(&settled.backend, settled.underlay.address, has_device).await {
-        Ok(_) if has_device && matches!(settled.backend, Backend::Vxlan { .. }) => {
+    match agent::claim_port(backend, settled.underlay.address, adopted).await {
+        Ok(_) if has_device && matches!(backend, Backend::Vxlan { .. }) => {
             Finding::green(CHECK, format!("{port}/udp is the overlay device's"))
         }
         Ok(_) => Finding::green(CHECK, format!("{port}/udp is free")),

@@ -5,7 +5,11 @@
 //! them away, with everything in them: bpffs, maps, programs, devices, rules. Like the agent, the rehearsal makes the kernel
 //! load modules that are needed (vxlan, nf_tables).
 
-use std::{net::Ipv4Addr, path::Path, thread};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+    thread,
+};
 
 use anyhow::{Context as _, Result};
 use ipnetwork::Ipv4Network;
@@ -24,10 +28,10 @@ use crate::{
     loader::{ContainerProgram, Interface, Programs},
     mac::Mac,
     masquerade::{Masquerade, RulesConfig, TrafficRules},
-    network::Backend,
-    node::Plan,
+    network::{Backend, NetworkConfig, Range, Ranges},
+    node::{Macs, Plan},
     rundir::RunDir,
-    underlay::Underlay,
+    underlay::{Ipv6End, Underlay},
 };
 
 /// The loopback interface of a new network namespace stands for the underlay.
@@ -60,9 +64,12 @@ pub(super) fn stand_in(config: &AgentConfig) -> Plan {
         ipv6: None,
     };
     let backend = Backend::Vxlan { port: 8472, vni: 1, direct_routing: false, mtu: None, learning: false };
-    // Networks for documentation (RFC 5737): the namespace has no other addresses.
-    let network = Ipv4Network::from(Ipv4Addr::new(192, 0, 2, 0));
-    Settled { backend, network, underlay, mtu: 1450, mac: Mac::random().0 }.plan(config, network)
+    let network = NetworkConfig { ipv4: None, ipv6: None, enable_nftables: false, backend };
+    // A network for documentation (RFC 5737): the namespace has no other addresses.
+    let address = Ipv4Network::from(Ipv4Addr::new(192, 0, 2, 0));
+    let ranges = Ranges { ipv4: Some(Range { network: address, subnet: address }), ipv6: None };
+    let macs = Macs { v4: Mac::random().0, v6: Mac::random().0 };
+    Settled { network, underlay, mtu: 1450, macs }.plan(config, ranges)
 }
 
 pub(super) async fn check(play: Play) -> Vec<Finding> {
@@ -95,19 +102,28 @@ fn rehearse(play: Play) -> Result<Vec<Finding>> {
 
 async fn perform(Play { plan, masquerade, forward }: Play) -> Result<Vec<Finding>> {
     let run_dir = RunDir::new(Path::new("/run/overlay"));
-    let plan =
-        Plan { underlay: Underlay { ifindex: LOOPBACK.index, address: Ipv4Addr::LOCALHOST, ..plan.underlay }, ..plan };
-    let link_config = plan.link();
+    let ipv6 = plan.underlay.ipv6.map(|_| Ipv6End { address: Ipv6Addr::LOCALHOST, public_ip: Ipv6Addr::LOCALHOST });
+    let underlay = Underlay { ifindex: LOOPBACK.index, address: Ipv4Addr::LOCALHOST, ipv6, ..plan.underlay };
+    let plan = Plan { underlay, ..plan };
     let (bpffs, programs) = load(&run_dir, &plan);
     let handle = agent::netlink()?;
-    let (device, link) = set_up(&handle, &link_config).await;
-    let mut findings = vec![bpffs, device];
-    if let Some(mut programs) = programs {
-        findings.insert(1, verify(&mut programs));
-        findings.insert(2, attach(&mut programs, link.as_ref()));
+    let (mut devices, mut links) = (Vec::new(), Vec::new());
+    for config in plan.links() {
+        let (device, link) = set_up(&handle, &config).await;
+        devices.push(device);
+        links.extend(link);
     }
-    let LinkConfig { ipv4, ipv6, .. } = link_config;
-    findings.push(rules(RulesConfig { name: link_config.name(), ipv4, ipv6, masquerade, forward }).await);
+    // Two devices of one kind have one thing to say, unless one is refused.
+    devices.dedup();
+    let mut findings = vec![bpffs];
+    if let Some(mut programs) = programs {
+        findings.push(verify(&mut programs));
+        findings.push(attach(&mut programs, links.first()));
+    }
+    findings.append(&mut devices);
+    let Ranges { ipv4, ipv6 } = plan.ranges;
+    let name = link::device_name(plan.backend.vni());
+    findings.push(rules(RulesConfig { name, ipv4, ipv6, masquerade, forward }).await);
     Ok(findings)
 }
 

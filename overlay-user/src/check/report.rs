@@ -1,9 +1,9 @@
 //! [`Report`]: what was found, for people and for programs.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::Serialize;
 
 use crate::node::DecapPlace;
@@ -42,15 +42,23 @@ pub struct Choice {
     pub address: Option<Ipv4Addr>,
     /// The address in the lease.
     pub public_ip: Option<Ipv4Addr>,
+    /// The same over IPv6.
+    pub ipv6_address: Option<Ipv6Addr>,
+    /// The IPv6 address in the lease.
+    pub public_ipv6: Option<Ipv6Addr>,
     /// The overlay network.
     pub network: Option<Ipv4Network>,
     /// The subnet; absent where chance decides.
     pub subnet: Option<Ipv4Network>,
+    /// The IPv6 network.
+    pub ipv6_network: Option<Ipv6Network>,
+    /// The IPv6 subnet; absent where chance decides.
+    pub ipv6_subnet: Option<Ipv6Network>,
     /// `udp` or `vxlan`.
     pub backend: Option<&'static str>,
     /// The UDP port.
     pub port: Option<u16>,
-    /// The overlay device.
+    /// The overlay device; where there are two, "overlay.N and overlay-v6.N".
     pub device: Option<String>,
     /// MTU of the overlay, in bytes.
     pub mtu: Option<u32>,

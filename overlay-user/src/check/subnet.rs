@@ -1,36 +1,35 @@
 //! Which subnet the agent would take. Nothing is written.
 
-use ipnetwork::Ipv4Network;
-
 use super::Finding;
 use crate::{
     datastore::Datastore,
     holder::{self, Claim, Origin},
-    network::NetworkConfig,
+    lease::SubnetKey,
+    network::{NetworkConfig, joined},
 };
 
 const CHECK: &str = "subnet";
 
-/// The finding, and the subnet, unless chance decides.
+/// The finding, and the subnets, unless chance decides.
 pub(super) async fn check(
     store: &dyn Datastore,
     network: &NetworkConfig,
     claim: &Claim,
-) -> (Finding, Option<Ipv4Network>) {
+) -> (Finding, Option<SubnetKey>) {
     let public_ip = claim.node.public_ip;
     match holder::preview(store, network, claim).await {
         Ok(Origin::Renew(key)) => {
-            (Finding::green(CHECK, format!("{}: our lease, to be renewed", key.v4)), Some(key.v4))
+            (Finding::green(CHECK, format!("{}: our lease, to be renewed", joined(key.subnets()))), Some(key))
         }
         Ok(Origin::Previous(key)) => {
-            (Finding::green(CHECK, format!("{}: had before, by subnet.env, and free", key.v4)), Some(key.v4))
+            (Finding::green(CHECK, format!("{}: had before, by subnet.env, and free", joined(key.subnets()))), Some(key))
         }
-        Ok(Origin::Chance(key)) => (Finding::green(CHECK, format!("a free one by chance, such as {}", key.v4)), None),
+        Ok(Origin::Chance(key)) => (Finding::green(CHECK, format!("a free one by chance, such as {}", joined(key.subnets()))), None),
         Ok(Origin::Ask(key)) => {
             let found =
-                format!("{}: leased for {public_ip}, which may be this node or another with its address", key.v4);
+                format!("{}: leased for {public_ip}, which may be this node or another with its address", joined(key.subnets()));
             let advice = "none if no other node has this address: the agent asks, and refuses only if one answers";
-            (Finding::yellow(CHECK, found, advice), Some(key.v4))
+            (Finding::yellow(CHECK, found, advice), Some(key))
         }
         Err(error) => {
             let advice = "release leases of nodes that are gone (`overlay lease list`), or enlarge the network";

@@ -1,8 +1,5 @@
 //! The configuration of the delegate: pure.
 
-use std::net::IpAddr;
-
-use ipnetwork::IpNetwork;
 use rscni_types::{error::Error, version::SpecVersion};
 use serde_json::{Map, Value, json};
 
@@ -96,9 +93,7 @@ fn ipam(mut ipam: Map<String, Value>, subnet: &SubnetFile) -> Result<Map<String,
     let Some(routes) = routes.as_array_mut() else {
         return Err(Error::InvalidNetworkConfig(format!("ipam.routes is {found}, not a list")));
     };
-    let ipv4 = (IpNetwork::from(subnet.network), IpAddr::from(subnet.gateway()));
-    let ipv6 = subnet.ipv6.zip(subnet.ipv6_gateway()).map(|((network, _), gateway)| (network.into(), gateway.into()));
-    for (network, gateway) in [ipv4].into_iter().chain(ipv6) {
+    for (network, gateway) in subnet.ranges.networks().zip(subnet.gateways()) {
         let mut route = json!({"dst": network});
         if is_host_local {
             // host-local's gateway anyway; but CHECK of plugins before 1.3 finds no route that has none of its own.
@@ -111,8 +106,7 @@ fn ipam(mut ipam: Map<String, Value>, subnet: &SubnetFile) -> Result<Map<String,
 
 /// host-local's `ranges`: a set for each address that a container gets.
 fn ranges(subnet: &SubnetFile) -> Value {
-    let ipv6 = subnet.ipv6.map(|(_, subnet)| IpNetwork::from(subnet));
-    [IpNetwork::from(subnet.subnet)].into_iter().chain(ipv6).map(|subnet| json!([{"subnet": subnet}])).collect()
+    subnet.ranges.subnets().map(|subnet| json!([{"subnet": subnet}])).collect()
 }
 
 #[cfg(test)]
@@ -123,8 +117,13 @@ mod tests {
     const VERSION: SpecVersion = SpecVersion::new(1, 0, 0);
 
     fn subnet() -> SubnetFile {
-        let text = "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.15.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
-        PreviousSubnetFile::parse(text).try_into().unwrap()
+        read("FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.15.1/24\n")
+    }
+
+    /// A subnet file with these lines of its families.
+    fn read(families: &str) -> SubnetFile {
+        let text = format!("{families}FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n");
+        PreviousSubnetFile::parse(&text).try_into().unwrap()
     }
 
     fn generated(network: Value, subnet: &SubnetFile) -> Result<Value, u32> {
@@ -169,8 +168,11 @@ mod tests {
 
     #[test]
     fn a_dual_stack_subnet_gives_two_ranges_and_two_routes() {
-        let ipv6 = Some(("fd00:1::/48".parse().unwrap(), "fd00:1:0:15::/64".parse().unwrap()));
-        let config = generated(json!({"name": "net"}), &SubnetFile { ipv6, ..subnet() }).unwrap();
+        let dual_stack = read(
+            "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.15.1/24\n\
+             FLANNEL_IPV6_NETWORK=fd00:1::/48\nFLANNEL_IPV6_SUBNET=fd00:1:0:15::1/64\n",
+        );
+        let config = generated(json!({"name": "net"}), &dual_stack).unwrap();
         let ranges = json!([[{"subnet": "10.1.15.0/24"}], [{"subnet": "fd00:1:0:15::/64"}]]);
         assert_eq!(config["ipam"]["ranges"], ranges);
         assert_eq!(
@@ -198,6 +200,6 @@ mod tests {
         let network = Config { name: Some("net".to_owned()), ..Config::default() };
         let delegate = Delegate::new(&network, VERSION, &subnet()).unwrap();
         assert!(delegate.is_of(&subnet()));
-        assert!(!delegate.is_of(&SubnetFile { subnet: "10.1.16.0/24".parse().unwrap(), ..subnet() }));
+        assert!(!delegate.is_of(&read("FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.16.1/24\n")));
     }
 }

@@ -12,6 +12,7 @@ use super::{
     request::{Attachment, Config, Request},
     store::Store,
 };
+use crate::network::joined;
 use crate::subnet_file::{ReadSubnetFileError, SubnetFile};
 
 /// Our code for a container that has an address of a subnet that is no longer this node's; the specification keeps
@@ -61,7 +62,7 @@ pub(super) fn check(request: &Request, attachment: &Attachment) -> Result<(), Fa
     // Without the file, which the agent makes anew after a boot, there is nothing to say against the container.
     match SubnetFile::read(subnet_file(&request.config)) {
         Ok(subnet) if !delegate.is_of(&subnet) => {
-            let details = format!("this node has {} now: start {container} anew", subnet.subnet);
+            let details = format!("this node has {} now: start {container} anew", joined(subnet.ranges.subnets()));
             return Err(Error::Custom(OTHER_SUBNET, "The address is of another subnet".to_owned(), details).into());
         }
         _ => {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::ask::{self, Answer};
-use super::{Claim, Holder, same_node};
+use super::{Claim, Holder};
 use crate::allocate::{self, NetworkFull};
 use crate::backoff::Backoff;
 use crate::datastore::{Created, Datastore, DatastoreError, Entry, Lifetime, Replaced, Revision, Scope};
@@ -55,9 +55,8 @@ pub async fn acquire(store: Arc<dyn Datastore>, config: &NetworkConfig, claim: &
         if let Some(((subnet, revision, lifetime), origin)) = attempt.run().await? {
             let lease = Lease { subnet, node: claim.node.clone() };
             let renew_margin = claim.renew_margin;
-            let public_ip = watch::Sender::new(claim.node.public_ip);
-            let mut holder =
-                Holder { store, lease, origin, revision, lifetime, expires: None, renew_margin, public_ip };
+            let node = watch::Sender::new(claim.node.clone());
+            let mut holder = Holder { store, lease, origin, revision, lifetime, expires: None, renew_margin, node };
             holder.holds(revision, lifetime);
             return Ok(holder);
         }
@@ -119,7 +118,7 @@ impl<'a> Leases<'a> {
         for entry in entries {
             let Ok(subnet) = entry.key.parse::<SubnetKey>() else { continue };
             match Lease::parse(&entry.key, &entry.value) {
-                Ok(lease) if same_node(&lease.node, &claim.node) => mine.push((entry, lease)),
+                Ok(lease) if lease.node.is_same_as(&claim.node) => mine.push((entry, lease)),
                 _ => others.push(subnet),
             }
         }

@@ -3,14 +3,13 @@
 mod publish;
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use super::{HoldEvent, Holder, same_node};
+use super::{HoldEvent, Holder};
 use crate::backoff::Backoff;
 use crate::datastore::{Change, Created, DatastoreError, Entry, Lifetime, Replaced, Scope};
 use crate::lease::Node;
@@ -58,7 +57,7 @@ impl Holder {
         let keeper = Keeper {
             value: self.lease.node.to_value(),
             renew_at: Instant::now() + self.renew_after(),
-            public_ip: self.public_ip.subscribe(),
+            node: self.node.subscribe(),
             holder: self,
             events,
             standing: Standing::Held,
@@ -80,8 +79,8 @@ struct Keeper {
     told: Option<HoldEvent>,
     /// When our value was last restored.
     restores: VecDeque<Instant>,
-    /// The PublicIP that the lease is to carry; the lease itself says which one it carries.
-    public_ip: watch::Receiver<Ipv4Addr>,
+    /// This node as the lease is to present it; the lease itself says how it does.
+    node: watch::Receiver<Node>,
 }
 
 impl Keeper {
@@ -134,7 +133,7 @@ impl Keeper {
                     Some(Ok(Change::Gap)) | None => return Ok(()),
                 },
                 () = sleep(self.nap()) => self.look_at_the_clock().await?,
-                _ = self.public_ip.changed() => self.publish().await?,
+                _ = self.node.changed() => self.publish().await?,
                 () = self.events.closed() => return Err(End::Unheard),
             }
         }
@@ -145,12 +144,12 @@ impl Keeper {
         let Some(entry) = entry else { return self.take_back().await };
         let wanted = self.wanted();
         if entry.value == wanted.to_value() {
-            // Also when the answer to the writing of our new PublicIP was lost.
+            // Also when the answer to the writing of our new address was lost.
             self.become_node(wanted);
         }
         let node = Node::parse(&entry.value);
         match node {
-            Ok(node) if !same_node(&node, &self.holder.lease.node) => self.lost(node).await,
+            Ok(node) if !node.is_same_as(&self.holder.lease.node) => self.lost(node).await,
             _ if entry.value == self.value => {
                 if self.holder.revision != entry.revision {
                     let lifetime = if entry.permanent { Lifetime::Permanent } else { Lifetime::Ttl };
@@ -170,7 +169,7 @@ impl Keeper {
     /// The key is free: makes it ours again.
     async fn take_back(&mut self) -> Result<(), End> {
         self.standing = Standing::Gone;
-        // With no lease to rewrite, a new PublicIP can wait for nothing.
+        // With no lease to rewrite, a new address can wait for nothing.
         self.become_node(self.wanted());
         let key = self.holder.lease.subnet.to_string();
         match self.holder.store.create(&key, &self.value, Lifetime::Ttl).await? {

@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnetwork::{Ipv4Network, Ipv6Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use crate::json::shortened;
-use crate::network::Address;
+use crate::network::{Address, NetworkConfig, Range, Ranges};
 
 /// The longest text that can be a key: an IPv4 and an IPv6 network.
 const MAX_KEY: usize = 64;
@@ -30,6 +30,23 @@ pub struct SubnetKey {
 pub struct KeyError {
     key: String,
     rule: &'static str,
+}
+
+impl SubnetKey {
+    /// The subnets, IPv4's first.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNetwork> + use<> {
+        let v4 = (self.v4.prefix() > 0).then_some(self.v4.into());
+        v4.into_iter().chain(self.v6.map(Into::into))
+    }
+
+    /// The overlay of `network` as the node with these subnets sees it.
+    #[must_use]
+    pub fn ranges(&self, network: &NetworkConfig) -> Ranges {
+        Ranges {
+            ipv4: network.ipv4.map(|pool| Range { network: pool.network(), subnet: self.v4 }),
+            ipv6: network.ipv6.zip(self.v6).map(|(pool, subnet)| Range { network: pool.network(), subnet }),
+        }
+    }
 }
 
 impl fmt::Display for SubnetKey {

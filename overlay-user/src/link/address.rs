@@ -13,18 +13,19 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::network::Range;
 
-use super::{LinkConfig, LinkError, name, netlink};
+use super::{LinkConfig, LinkError, name, netlink, overlay_of};
 
 /// Whether the device has its addresses and the routes to the networks, as [`assign`] and [`route`] set them.
 pub(super) async fn is_in_place(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<bool, LinkError> {
     let assigned: Vec<_> = addresses(handle, config, ifindex).await?.iter().filter_map(local).collect();
-    let routes = main_routes(handle, config).await?;
+    let routes = main_routes(handle).await?;
     let is_routed =
         |network| routes.iter().any(|route| (destination(route), oif(route)) == (Some(network), Some(ifindex)));
     Ok(config.ranges().all(|range| assigned.contains(&address_of(range)) && is_routed(range.network)))
 }
 
-/// Gives the device its /32 and /128 and takes away what else it has inside the networks, left over from an earlier subnet.
+/// Gives the device its /32 and /128 and takes away what is left over from an earlier subnet: what else it has inside the
+/// networks, and single addresses of a family that another device has now.
 pub(super) async fn assign(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<(), LinkError> {
     let name = config.name();
     let mut missing: Vec<IpNetwork> = config.ranges().map(address_of).collect();
@@ -32,7 +33,7 @@ pub(super) async fn assign(handle: &Handle, config: &LinkConfig, ifindex: u32) -
         let Some(address) = local(&old) else { continue };
         if missing.contains(&address) {
             missing.retain(|wanted| *wanted != address);
-        } else if config.ranges().any(|range| range.network.contains(address.ip())) {
+        } else if is_left_over(config, address) {
             let action = format!("remove address {} from {name}", address.ip());
             handle.address().del(old).execute().await.map_err(netlink(action))?;
         }
@@ -46,13 +47,21 @@ pub(super) async fn assign(handle: &Handle, config: &LinkConfig, ifindex: u32) -
     Ok(())
 }
 
-/// Refuses a route of an overlay network to another device.
+fn is_left_over(config: &LinkConfig, address: IpNetwork) -> bool {
+    let mut of_family = config.ranges().filter(|range| range.network.is_ipv4() == address.is_ipv4()).peekable();
+    match of_family.peek() {
+        Some(range) => range.network.contains(address.ip()),
+        None => address == IpNetwork::from(address.ip()),
+    }
+}
+
+/// Refuses a route of an overlay network to a device that is not of this overlay.
 pub(super) async fn refuse(handle: &Handle, config: &LinkConfig, links: &[LinkMessage]) -> Result<(), LinkError> {
     let own_name = config.name();
-    for route in main_routes(handle, config).await? {
+    for route in main_routes(handle).await? {
         let (Some(network), Some(oif)) = (destination(&route), oif(&route)) else { continue };
         let holder = links.iter().find(|link| link.header.index == oif).map_or("another device", name);
-        if holder != own_name && config.ranges().any(|range| range.network == network) {
+        if overlay_of(holder) != overlay_of(&own_name) && config.ranges().any(|range| range.network == network) {
             return Err(LinkError::RouteTaken { network, name: own_name, holder: holder.to_owned() });
         }
     }
@@ -62,8 +71,8 @@ pub(super) async fn refuse(handle: &Handle, config: &LinkConfig, links: &[LinkMe
 /// Routes the overlay networks to the device, and nothing else.
 pub(super) async fn route(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<(), LinkError> {
     let own_name = config.name();
-    for route in main_routes(handle, config).await? {
-        // What the kernel has made goes with the address that it was made for.
+    for route in main_routes(handle).await? {
+        // What the kernel has made goes with the address that it was made for, or with the device.
         if oif(&route) != Some(ifindex) || route.header.protocol == RouteProtocol::Kernel {
             continue;
         }
@@ -107,14 +116,12 @@ async fn addresses(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result
     list.try_collect().await.map_err(netlink(format!("list addresses of {}", config.name())))
 }
 
-/// The routes of the main table, of the families that the device carries.
-async fn main_routes(handle: &Handle, config: &LinkConfig) -> Result<Vec<RouteMessage>, LinkError> {
+/// The routes of the main table.
+async fn main_routes(handle: &Handle) -> Result<Vec<RouteMessage>, LinkError> {
     let mut routes: Vec<RouteMessage> = Vec::new();
-    let families = [
-        config.ipv4.map(|_| RouteMessageBuilder::<Ipv4Addr>::new().build()),
-        config.ipv6.map(|_| RouteMessageBuilder::<Ipv6Addr>::new().build()),
-    ];
-    for family in families.into_iter().flatten() {
+    let families =
+        [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
+    for family in families {
         let list = handle.route().get(family).execute();
         routes.extend(list.try_collect::<Vec<_>>().await.map_err(netlink("list routes".to_owned()))?);
     }

@@ -1,6 +1,9 @@
 //! [`Family`]: the maps that each address family has of its own.
 
-use std::fmt::{Debug, Display};
+use std::{
+    fmt::{Debug, Display},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use aya::Pod;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
@@ -25,6 +28,9 @@ pub trait Family: Address + Pod {
 
     /// The first address of a network: how maps know it.
     fn first(network: Self::Network) -> Self;
+
+    /// `address`, if it is of the family.
+    fn pick(address: IpAddr) -> Option<Self::Ip>;
 }
 
 impl Family for [u8; 4] {
@@ -43,6 +49,10 @@ impl Family for [u8; 4] {
     fn first(network: Ipv4Network) -> Self {
         network.network().octets()
     }
+
+    fn pick(address: IpAddr) -> Option<Ipv4Addr> {
+        if let IpAddr::V4(address) = address { Some(address) } else { None }
+    }
 }
 
 impl Family for [u8; 16] {
@@ -60,6 +70,10 @@ impl Family for [u8; 16] {
 
     fn first(network: Ipv6Network) -> Self {
         network.network().octets()
+    }
+
+    fn pick(address: IpAddr) -> Option<Ipv6Addr> {
+        if let IpAddr::V6(address) = address { Some(address) } else { None }
     }
 }
 

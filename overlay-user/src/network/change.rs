@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use ipnetwork::Ipv4Network;
-
-use super::{Backend, NetworkConfig, Pool, pool::Address};
+use super::{Backend, NetworkConfig, Pool, Range, Ranges, pool::Address};
 
 /// The keys in which two network configs differ, by what that means to a running agent. Spelling is no difference, nor
 /// is a default that is written out.
@@ -35,15 +33,13 @@ impl ConfigChange {
         change
     }
 
-    /// The same for the node that holds `subnet`: a `SubnetMin` or `SubnetMax` that shuts it out makes it move, which takes
-    /// a restart.
+    /// The same for the node that holds the subnets in `held`: a `SubnetMin` or `SubnetMax` that shuts one out makes it move,
+    /// which takes a restart.
     #[must_use]
-    pub fn for_node(old: &NetworkConfig, new: &NetworkConfig, subnet: Ipv4Network) -> Self {
+    pub fn for_node(old: &NetworkConfig, new: &NetworkConfig, held: &Ranges) -> Self {
         let mut change = Self::between(old, new);
-        if new.ipv4.is_some_and(|pool| !pool.admits(subnet.ip(), subnet.prefix())) {
-            let bounds = change.applied.extract_if(.., |key| matches!(*key, "SubnetMin" | "SubnetMax"));
-            change.restart.extend(bounds);
-        }
+        change.shut_out(new.ipv4.as_ref(), held.ipv4);
+        change.shut_out(new.ipv6.as_ref(), held.ipv6);
         change
     }
 
@@ -74,6 +70,14 @@ impl ConfigChange {
             let (min, max) = A::KEYS.bounds();
             self.note(old.min() != new.min(), min, true);
             self.note(old.max() != new.max(), max, true);
+        }
+    }
+
+    fn shut_out<A: Address>(&mut self, new: Option<&Pool<A>>, held: Option<Range<A::Network>>) {
+        let Some((pool, (first, len))) = new.zip(held.map(|range| A::parts(range.subnet))) else { return };
+        if !pool.admits(first, len) {
+            let (min, max) = A::KEYS.bounds();
+            self.restart.extend(self.applied.extract_if(.., |key| *key == min || *key == max));
         }
     }
 
@@ -116,7 +120,8 @@ mod tests {
     }
 
     fn change(new: &str) -> (Vec<&'static str>, Vec<&'static str>) {
-        let change = ConfigChange::for_node(&config(OLD), &config(new), "10.1.15.0/24".parse().unwrap());
+        let held = Range { network: "10.1.0.0/16".parse().unwrap(), subnet: "10.1.15.0/24".parse().unwrap() };
+        let change = ConfigChange::for_node(&config(OLD), &config(new), &Ranges { ipv4: Some(held), ipv6: None });
         (change.applied, change.restart)
     }
 

@@ -1,6 +1,6 @@
-//! [`Range`]: the overlay's addresses of one family.
+//! [`Range`]: the overlay's addresses of one family; [`Ranges`]: of both.
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 /// The overlay's addresses of one family, as a node sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,4 +16,35 @@ impl<N: Into<IpNetwork>> Range<N> {
     pub(crate) fn of_any_family(self) -> Range<IpNetwork> {
         Range { network: self.network.into(), subnet: self.subnet.into() }
     }
+}
+
+/// The overlay's addresses, as a node sees them: at least one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranges {
+    /// The IPv4 addresses, if the overlay has any.
+    pub ipv4: Option<Range<Ipv4Network>>,
+    /// The IPv6 addresses, if the overlay has any.
+    pub ipv6: Option<Range<Ipv6Network>>,
+}
+
+impl Ranges {
+    /// Both families alike, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = Range<IpNetwork>> + use<> {
+        self.ipv4.map(Range::of_any_family).into_iter().chain(self.ipv6.map(Range::of_any_family))
+    }
+
+    /// The overlay networks.
+    pub fn networks(&self) -> impl Iterator<Item = IpNetwork> + use<> {
+        self.iter().map(|range| range.network)
+    }
+
+    /// This node's subnets.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNetwork> + use<> {
+        self.iter().map(|range| range.subnet)
+    }
+}
+
+/// One or two networks, for people.
+pub(crate) fn joined(networks: impl Iterator<Item = IpNetwork>) -> String {
+    networks.map(|network| network.to_string()).collect::<Vec<_>>().join(" and ")
 }

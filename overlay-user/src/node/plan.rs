@@ -1,36 +1,44 @@
 //! [`Plan`]: what the overlay on this node has to be, and what follows from it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::Result;
-use ipnetwork::Ipv4Network;
 use overlay_common::{LocalNode, Ticks, Vtep};
 use rtnetlink::Handle;
 
 use crate::{
     cli::Decap,
     direct::DirectRoutes,
-    link::{LinkConfig, LinkKind, VxlanConfig},
+    lease,
+    link::{LinkConfig, LinkKind, OverlayLink, VxlanConfig},
     loader::Constants,
-    maps::Capacities,
-    network::{Backend, Range},
-    underlay::{MIN_OVERLAY_MTU, Underlay, UnderlayError},
+    mac::Mac,
+    maps::{Capacities, Family},
+    network::{Backend, Range, Ranges},
+    underlay::{MIN_OVERLAY_MTU, MIN_OVERLAY_MTU_FOR_IPV6, Underlay, UnderlayError},
 };
+
+/// The MAC addresses of the overlay devices, by the family of the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Macs {
+    /// Of `overlay.N`.
+    pub v4: [u8; 6],
+    /// Of `overlay-v6.N`.
+    pub v6: [u8; 6],
+}
 
 /// What the overlay on this node has to be, as config, datastore and interfaces say.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// How packets travel.
     pub backend: Backend,
-    /// The overlay network.
-    pub network: Ipv4Network,
-    /// The subnet that this node owns.
-    pub subnet: Ipv4Network,
+    /// The overlay networks, and the subnets that this node owns.
+    pub ranges: Ranges,
     /// The underlay interface.
     pub underlay: Underlay,
-    /// MAC address of the overlay device, as the lease says it.
-    pub mac: [u8; 6],
-    /// MTU of the overlay device in bytes.
+    /// The MAC addresses of the overlay devices, as the lease says them.
+    pub macs: Macs,
+    /// MTU of the overlay devices in bytes.
     pub mtu: u32,
     /// Where outer packets are to be decapsulated.
     pub decap: Decap,
@@ -51,38 +59,100 @@ impl Plan {
         Constants { encapsulation, flow_ttl, log_drops, clsact, capacities }
     }
 
-    pub(crate) fn link(&self) -> LinkConfig {
-        let kind = match self.backend {
-            Backend::Udp { .. } => LinkKind::Udp,
-            Backend::Vxlan { vni, port, .. } => {
-                LinkKind::Vxlan(VxlanConfig { vni, port, local: self.underlay.address.into() })
-            }
+    /// The overlay devices: one for each family of the underlay. Inner packets of a family leave by the device of the same
+    /// family as a rule, so that has their addresses and their route; where there is one device, it has all.
+    pub(crate) fn links(&self) -> Vec<LinkConfig> {
+        let Ranges { ipv4, ipv6 } = self.ranges;
+        let Backend::Vxlan { vni, port, .. } = self.backend else {
+            return vec![LinkConfig { kind: LinkKind::Udp, ipv4, ipv6, mtu: self.mtu, mac: Some(self.macs.v4) }];
         };
-        let ipv4 = Some(Range { network: self.network, subnet: self.subnet });
-        LinkConfig { kind, ipv4, ipv6: None, mtu: self.mtu, mac: Some(self.mac) }
+        let link = |local: IpAddr, mac, ipv4, ipv6| {
+            let kind = LinkKind::Vxlan(VxlanConfig { vni, port, local });
+            LinkConfig { kind, ipv4, ipv6, mtu: self.mtu, mac: Some(mac) }
+        };
+        let local = self.underlay.address.into();
+        match &self.underlay.ipv6 {
+            None => vec![link(local, self.macs.v4, ipv4, ipv6)],
+            Some(end) => {
+                vec![link(local, self.macs.v4, ipv4, None), link(end.address.into(), self.macs.v6, None, ipv6)]
+            }
+        }
     }
 
     pub(super) fn direct_routes(&self, handle: &Handle) -> DirectRoutes {
-        DirectRoutes::new(handle.clone(), self.network, self.underlay.ifindex, self.backend.direct_routing())
+        let networks = self.ranges.networks().collect();
+        DirectRoutes::new(handle.clone(), networks, self.underlay.ifindex, self.backend.direct_routing())
     }
 
-    /// This node as the programs see it; `subnet` is ours, and `fast_mtu`, in bytes, what the fast path carries.
-    pub(super) fn local_node(&self, subnet: Ipv4Addr, overlay_ifindex: u32, fast_mtu: u32) -> LocalNode {
+    /// This node as its lease is to present it.
+    #[must_use]
+    pub fn presented(&self) -> lease::Node {
+        presented(&self.backend, &self.underlay, self.macs)
+    }
+
+    /// This node as the programs see it, with the overlay devices `links`; `claimed`: whether our subnets are ours to forward
+    /// for; `fast_mtu`, in bytes: what the fast path carries.
+    pub(super) fn local_node(&self, links: &[OverlayLink], claimed: bool, fast_mtu: u32) -> LocalNode {
         let (port, vni) = (self.backend.port(), self.backend.vni());
-        let vtep = Vtep { address: self.underlay.address, mac: self.mac, port, vni };
-        let network = (self.network.ip(), self.network.prefix());
-        let range = overlay_common::Range::new(network, (subnet, self.subnet.prefix()));
-        LocalNode::new(self.underlay.ifindex)
-            .over::<[u8; 4]>(&vtep, overlay_ifindex)
-            .with::<[u8; 4]>(range, u16::try_from(fast_mtu).unwrap_or(u16::MAX))
+        let mut node = LocalNode::new(self.underlay.ifindex);
+        for (config, &OverlayLink { ifindex, mac, .. }) in self.links().iter().zip(links) {
+            let local = match &config.kind {
+                LinkKind::Udp => self.underlay.address.into(),
+                LinkKind::Vxlan(vxlan) => vxlan.local,
+            };
+            node = match local {
+                IpAddr::V4(address) => node.over::<[u8; 4]>(&Vtep { address, mac, port, vni }, ifindex),
+                IpAddr::V6(address) => node.over::<[u8; 16]>(&Vtep { address, mac, port, vni }, ifindex),
+            };
+        }
+        let mtu = u16::try_from(fast_mtu).unwrap_or(u16::MAX);
+        if let Some(range) = self.ranges.ipv4 {
+            node = node.with::<[u8; 4]>(as_programs_see(range, claimed), mtu);
+        }
+        if let Some(range) = self.ranges.ipv6 {
+            node = node.with::<[u8; 16]>(as_programs_see(range, claimed), mtu);
+        }
+        node
     }
 }
 
-/// The overlay's MTU in bytes: what encap leaves of the backend's MTU or, if it has none, of the underlay's.
+/// A node as its lease is to present it.
+pub(crate) fn presented(backend: &Backend, underlay: &Underlay, macs: Macs) -> lease::Node {
+    let vtep = |vni, mac| lease::Vtep { vni, mac: Mac(mac) };
+    let ipv6 = underlay.ipv6.as_ref().map(|end| end.public_ip);
+    let backend = match *backend {
+        Backend::Udp { .. } => lease::Backend::Udp,
+        Backend::Vxlan { vni, .. } => {
+            lease::Backend::Vxlan { v4: Some(vtep(vni, macs.v4)), v6: ipv6.map(|_| vtep(vni, macs.v6)) }
+        }
+    };
+    lease::Node { public_ip: underlay.public_ip, public_ipv6: ipv6, backend }
+}
+
+fn as_programs_see<A: Family>(range: Range<A::Network>, claimed: bool) -> overlay_common::Range<A> {
+    let parts = |network: A::Network| (A::first(network).ip(), network.into().prefix());
+    let (first, length) = parts(range.subnet);
+    // No address lies in a subnet that begins at 0.0.0.0 or ::, as long as it is not ours.
+    let first = if claimed { first } else { A::default().ip() };
+    overlay_common::Range::new(parts(range.network), (first, length))
+}
+
+/// How many bytes encap adds at most, over whichever family.
+#[must_use]
+pub fn overhead(underlay: &Underlay, backend: &Backend) -> u32 {
+    let encapsulation = backend.encapsulation();
+    match underlay.ipv6 {
+        Some(_) => encapsulation.overhead::<[u8; 16]>().into(),
+        None => encapsulation.overhead::<[u8; 4]>().into(),
+    }
+}
+
+/// The overlay's MTU in bytes: what encap, over whichever family, leaves of the backend's MTU or, if it has none, of the
+/// underlay's. `has_ipv6`: whether there is IPv6 in the overlay.
 ///
 /// # Errors
 /// When too little is left, or the backend's is more than the underlay's: the kernel makes no such device.
-pub fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
+pub fn overlay_mtu(underlay: &Underlay, backend: &Backend, has_ipv6: bool) -> Result<u32> {
     let configured = match backend {
         Backend::Vxlan { mtu, .. } => mtu.map(u32::from),
         Backend::Udp { .. } => None,
@@ -92,5 +162,6 @@ pub fn overlay_mtu(underlay: &Underlay, backend: &Backend) -> Result<u32> {
         return Err(UnderlayError::MtuBelowConfigured { name, mtu, configured }.into());
     }
     let underlay = Underlay { mtu: configured.unwrap_or(underlay.mtu), ..underlay.clone() };
-    Ok(underlay.overlay_mtu(backend.encapsulation().overhead::<[u8; 4]>(), MIN_OVERLAY_MTU)?)
+    let least = if has_ipv6 { MIN_OVERLAY_MTU_FOR_IPV6 } else { MIN_OVERLAY_MTU };
+    Ok(underlay.overlay_mtu(overhead(&underlay, backend), least)?)
 }

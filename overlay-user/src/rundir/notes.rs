@@ -5,19 +5,20 @@ use std::path::PathBuf;
 use super::{RunDir, RunDirError, private};
 
 impl RunDir {
-    /// Notes the name of the overlay device, before it is made: whatever happens then, teardown knows it.
+    /// Notes the names of the overlay devices, before they are made: whatever happens then, teardown knows them.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn record_device(&self, name: &str) -> Result<(), RunDirError> {
+    pub fn record_devices(&self, names: &[String]) -> Result<(), RunDirError> {
         let path = self.device_file();
-        private::write_note(&path, name).map_err(|source| RunDirError::Create { path, source })
+        private::write_note(&path, &names.join("\n")).map_err(|source| RunDirError::Create { path, source })
     }
 
-    /// The name of the overlay device, if one was noted.
+    /// The names of the overlay devices that were noted.
     #[must_use]
-    pub fn device(&self) -> Option<String> {
-        private::read_note(&self.device_file())
+    pub fn devices(&self) -> Vec<String> {
+        let note = private::read_note(&self.device_file()).unwrap_or_default();
+        note.lines().map(str::to_owned).collect()
     }
 
     /// Refuses an overlay device that is there and is not noted here: it may be that of another overlay, which forwards
@@ -26,7 +27,7 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::UnknownDevice`].
     pub fn refuse_unknown_device(&self, device: &str) -> Result<(), RunDirError> {
-        if self.device().as_deref() == Some(device) {
+        if self.devices().iter().any(|noted| noted == device) {
             return Ok(());
         }
         Err(RunDirError::UnknownDevice { device: device.to_owned(), path: self.path.clone() })

@@ -1,4 +1,4 @@
-//! Another PublicIP for a lease that is kept: written in place.
+//! Other addresses or tunnel ends for a lease that is kept: written in place.
 
 use super::{End, Keeper, Standing};
 use crate::datastore::Replaced;
@@ -7,7 +7,7 @@ use crate::lease::Node;
 impl Keeper {
     /// This node as the lease is to present it.
     pub(super) fn wanted(&self) -> Node {
-        Node { public_ip: *self.public_ip.borrow(), ..self.holder.lease.node.clone() }
+        self.node.borrow().clone()
     }
 
     pub(super) fn become_node(&mut self, node: Node) {
@@ -15,8 +15,8 @@ impl Keeper {
         self.holder.lease.node = node;
     }
 
-    /// Writes our new PublicIP, if we have one, into the lease. As long as that has not been done, the lease is judged by the
-    /// old one.
+    /// Writes what has changed of this node, if anything has, into the lease. As long as that has not been done, the lease is
+    /// judged by the old address.
     pub(super) async fn publish(&mut self) -> Result<(), End> {
         let wanted = self.wanted();
         if wanted == self.holder.lease.node {
@@ -30,7 +30,8 @@ impl Keeper {
         let (key, value, lifetime) = (self.holder.lease.subnet.to_string(), wanted.to_value(), self.holder.lifetime);
         match self.holder.store.replace(&key, self.holder.revision, &value, lifetime).await? {
             Replaced::Yes(revision) => {
-                tracing::info!(subnet = key, public_ip = %wanted.public_ip, "our lease carries our new PublicIP");
+                let (public_ip, public_ipv6) = (wanted.public_ip, wanted.public_ipv6.map(tracing::field::display));
+                tracing::info!(subnet = key, %public_ip, public_ipv6, "our lease carries our new PublicIP");
                 self.become_node(wanted);
                 self.holds(revision, lifetime);
                 self.tell_held().await

@@ -194,13 +194,13 @@ fn an_interface_is_known_by_its_best_address() {
 fn an_underlay_address_inside_the_overlay_network_is_refused() {
     let (interfaces, routes) = node();
     let underlay = choose(&interfaces, &routes, &UnderlayChoice::default()).unwrap();
-    assert!(underlay.check_outside("10.1.0.0/16".parse().unwrap()).is_ok());
-    let text = underlay.check_outside("192.168.0.0/16".parse().unwrap()).unwrap_err().to_string();
+    assert!(underlay.check_outside(["10.1.0.0/16".parse().unwrap()].into_iter()).is_ok());
+    let text = underlay.check_outside(["192.168.0.0/16".parse().unwrap()].into_iter()).unwrap_err().to_string();
     assert!(text.contains("192.168.50.1 lies inside the overlay network 192.168.0.0/16"), "{text}");
 
     let bridge = UnderlayChoice { iface: strings(&["docker0"]), ..UnderlayChoice::default() };
     let underlay = choose(&interfaces, &routes, &bridge).unwrap();
-    let text = underlay.check_outside("10.1.0.0/16".parse().unwrap()).unwrap_err().to_string();
+    let text = underlay.check_outside(["10.1.0.0/16".parse().unwrap()].into_iter()).unwrap_err().to_string();
     assert!(text.contains("10.1.15.1 lies inside the overlay network"), "{text}");
 }
 
