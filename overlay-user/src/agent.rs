@@ -245,11 +245,7 @@ impl Agent<'_> {
 
     fn write_subnet_file(&self) -> Result<()> {
         let plan = self.node.plan();
-        let file = SubnetFile {
-            ranges: plan.ranges,
-            mtu: plan.mtu,
-            ip_masq: self.config.masquerade.is_some(),
-        };
+        let file = SubnetFile { ranges: plan.ranges, mtu: plan.mtu, ip_masq: self.config.masquerade.is_some() };
         Ok(file.write(&self.config.subnet_file)?)
     }
 }

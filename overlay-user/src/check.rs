@@ -101,7 +101,8 @@ impl Check<'_> {
         let (finding, underlay) = underlay::check(&self.handle, self.config, network).await;
         self.findings.push(finding);
         let underlay = underlay?;
-        let (finding, place) = decap::check(&self.handle, self.config.decap, &underlay, network.map(|network| &network.backend)).await;
+        let (finding, place) =
+            decap::check(&self.handle, self.config.decap, &underlay, network.map(|network| &network.backend)).await;
         self.findings.push(finding);
         self.choice.decap = Some(place);
         self.findings.push(sysctls::rp_filter(&underlay.name));

@@ -116,7 +116,7 @@ impl RouteTable {
             }
             LeaseEvent::Removed(key) => {
                 self.leases.remove(&key);
-                for subnet in key.subnets() {
+                for subnet in self.judged(key) {
                     self.skipped.remove(&(key, subnet));
                     if let Some(claims) = self.claims.get_mut(&subnet) {
                         claims.remove(&key);
@@ -147,9 +147,15 @@ impl RouteTable {
         &self.skipped
     }
 
+    /// Those subnets of a lease that are of a family of the overlay's; where none is, what its key names as the IPv4 subnet.
+    fn judged(&self, key: SubnetKey) -> Vec<IpNetwork> {
+        let subnets: Vec<_> = key.subnets().filter(|subnet| self.network.subnet_len(*subnet).is_some()).collect();
+        if subnets.is_empty() { vec![key.v4.into()] } else { subnets }
+    }
+
     fn enter(&mut self, lease: Lease) {
         let key = lease.subnet;
-        for subnet in key.subnets().filter(|subnet| self.network.subnet_len(*subnet).is_some()) {
+        for subnet in self.judged(key) {
             self.claims.entry(subnet).or_default().insert(key);
         }
         self.leases.insert(key, lease);
@@ -176,7 +182,8 @@ impl RouteTable {
 
     /// Brings the routes to the subnets of one lease in line with the leases.
     fn settle(&mut self, key: SubnetKey) -> Vec<RouteChange> {
-        let mut changes: Vec<_> = key.subnets().filter_map(|subnet| self.settle_subnet(subnet)).collect();
+        let mut changes: Vec<_> =
+            self.judged(key).into_iter().filter_map(|subnet| self.settle_subnet(subnet)).collect();
         changes.sort_by_key(|change| matches!(change, RouteChange::Set { .. }));
         changes
     }

@@ -194,7 +194,11 @@ impl PreviousSubnetFile {
 }
 
 /// The two lines of one family: both, or neither; otherwise the key that is missing.
-fn range<N>(network: Option<N>, subnet: Option<N>, keys: (&'static str, &'static str)) -> Result<Option<Range<N>>, &'static str> {
+fn range<N>(
+    network: Option<N>,
+    subnet: Option<N>,
+    keys: (&'static str, &'static str),
+) -> Result<Option<Range<N>>, &'static str> {
     match (network, subnet) {
         (Some(network), Some(subnet)) => Ok(Some(Range { network, subnet })),
         (None, None) => Ok(None),
@@ -220,11 +224,7 @@ mod tests {
 
     fn file() -> SubnetFile {
         let ipv4 = Range { network: "10.1.0.0/16".parse().unwrap(), subnet: "10.1.15.0/24".parse().unwrap() };
-        SubnetFile {
-            ranges: Ranges { ipv4: Some(ipv4), ipv6: None },
-            mtu: 1450,
-            ip_masq: true,
-        }
+        SubnetFile { ranges: Ranges { ipv4: Some(ipv4), ipv6: None }, mtu: 1450, ip_masq: true }
     }
 
     fn dual_stack() -> SubnetFile {

@@ -173,11 +173,7 @@ pub(crate) async fn choose_underlay(
 
 /// Makes sure that nobody else has the tunnel's port. For `udp` the socket is kept; for VXLAN the kernel's device
 /// will own the port, unless it does so already.
-pub(crate) async fn claim_port(
-    backend: &Backend,
-    address: Ipv4Addr,
-    adopted: &Adopted,
-) -> Result<Option<Listener>> {
+pub(crate) async fn claim_port(backend: &Backend, address: Ipv4Addr, adopted: &Adopted) -> Result<Option<Listener>> {
     match backend {
         Backend::Udp { port } => Ok(Some(Listener::bind(address, *port).await?)),
         Backend::Vxlan { port, .. } => {

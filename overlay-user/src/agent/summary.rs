@@ -1,7 +1,14 @@
 //! What the agent has chosen and why, for whoever reads the log of a start.
 
 use super::Settled;
-use crate::{cli::Decap, config::AgentConfig, holder::Origin, lease::SubnetKey, network::{Backend, joined}, node, underlay};
+use crate::{
+    cli::Decap,
+    config::AgentConfig,
+    holder::Origin,
+    lease::SubnetKey,
+    network::{Backend, joined},
+    node, underlay,
+};
 
 /// Logs a line for each choice but the place of decapsulation, which is made, and logged, with each attachment.
 pub(super) fn tell(config: &AgentConfig, settled: &Settled, subnets: SubnetKey, origin: Origin) {

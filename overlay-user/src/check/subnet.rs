@@ -21,13 +21,18 @@ pub(super) async fn check(
         Ok(Origin::Renew(key)) => {
             (Finding::green(CHECK, format!("{}: our lease, to be renewed", joined(key.subnets()))), Some(key))
         }
-        Ok(Origin::Previous(key)) => {
-            (Finding::green(CHECK, format!("{}: had before, by subnet.env, and free", joined(key.subnets()))), Some(key))
+        Ok(Origin::Previous(key)) => (
+            Finding::green(CHECK, format!("{}: had before, by subnet.env, and free", joined(key.subnets()))),
+            Some(key),
+        ),
+        Ok(Origin::Chance(key)) => {
+            (Finding::green(CHECK, format!("a free one by chance, such as {}", joined(key.subnets()))), None)
         }
-        Ok(Origin::Chance(key)) => (Finding::green(CHECK, format!("a free one by chance, such as {}", joined(key.subnets()))), None),
         Ok(Origin::Ask(key)) => {
-            let found =
-                format!("{}: leased for {public_ip}, which may be this node or another with its address", joined(key.subnets()));
+            let found = format!(
+                "{}: leased for {public_ip}, which may be this node or another with its address",
+                joined(key.subnets())
+            );
             let advice = "none if no other node has this address: the agent asks, and refuses only if one answers";
             (Finding::yellow(CHECK, found, advice), Some(key))
         }

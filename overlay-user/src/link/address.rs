@@ -119,8 +119,7 @@ async fn addresses(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result
 /// The routes of the main table.
 async fn main_routes(handle: &Handle) -> Result<Vec<RouteMessage>, LinkError> {
     let mut routes: Vec<RouteMessage> = Vec::new();
-    let families =
-        [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
+    let families = [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
     for family in families {
         let list = handle.route().get(family).execute();
         routes.extend(list.try_collect::<Vec<_>>().await.map_err(netlink("list routes".to_owned()))?);

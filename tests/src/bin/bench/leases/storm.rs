@@ -83,7 +83,7 @@ async fn agent(number: u32, endpoint: String, start: Instant) -> Result<Started>
     let keeping = tokio::spawn(holder.keep(hold_events));
     let (watch_events, mut watched) = mpsc::channel(1024);
     tokio::spawn(watch::run(store, watch_events));
-    let mut table = RouteTable::new(&network, claim.node.public_ip, subnet.v4);
+    let mut table = RouteTable::new(&network, claim.node.clone(), subnet);
     while table.routes().len() < AGENTS as usize - 1 {
         tokio::select! {
             event = watched.recv() => if let WatchEvent::Lease(event) = event.context("the watch has ended")? {

@@ -1,0 +1,6 @@
+//! Overlays of either family, or of both, over underlays of either family, or of both: real traffic between containers.
+
+#[cfg(test)]
+mod clusters;
+#[cfg(test)]
+mod ground;
