@@ -107,10 +107,10 @@ impl Check<'_> {
         self.choice.decap = Some(place);
         self.findings.push(sysctls::rp_filter(&underlay.name));
         self.choice.interface = Some(underlay.name.clone());
-        self.choice.address = Some(underlay.address);
-        self.choice.public_ip = Some(underlay.public_ip);
-        self.choice.ipv6_address = underlay.ipv6.as_ref().map(|end| end.address);
-        self.choice.public_ipv6 = underlay.ipv6.as_ref().map(|end| end.public_ip);
+        self.choice.address = underlay.ipv4.map(|end| end.address);
+        self.choice.public_ip = underlay.ipv4.map(|end| end.public_ip);
+        self.choice.ipv6_address = underlay.ipv6.map(|end| end.address);
+        self.choice.public_ipv6 = underlay.ipv6.map(|end| end.public_ip);
         Some(underlay)
     }
 
@@ -132,10 +132,10 @@ impl Check<'_> {
         for link in &links {
             self.findings.push(device::check(&self.handle, link, &self.config.run_dir, &adopted).await);
         }
-        if let Some((link, range)) = links.first().zip(plan.ranges.ipv4) {
+        if let (Some(link), Some(range), Some(end)) = (links.first(), plan.ranges.ipv4, plan.underlay.ipv4) {
             let traffic = Traffic {
                 underlay: plan.underlay.name.clone(),
-                address: plan.underlay.address.into(),
+                address: end.address.into(),
                 port: plan.backend.port(),
                 device: link.name(),
                 network: range.network,

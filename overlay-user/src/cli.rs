@@ -8,7 +8,7 @@ mod go_flags;
 mod trace;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -135,6 +135,9 @@ pub struct AgentArgs {
     /// Address that other nodes reach this one at [default: the underlay interface's]
     #[arg(long, env = "FLANNELD_PUBLIC_IP", value_name = "ADDRESS")]
     pub public_ip: Option<Ipv4Addr>,
+    /// The same over IPv6, where the overlay has IPv6 [default: the underlay interface's]
+    #[arg(long, env = "FLANNELD_PUBLIC_IPV6", value_name = "ADDRESS")]
+    pub public_ipv6: Option<Ipv6Addr>,
     /// File that tells Docker and CNI about this node's subnet
     #[arg(long, env = "FLANNELD_SUBNET_FILE", value_name = "FILE", default_value = "/run/flannel/subnet.env")]
     pub subnet_file: PathBuf,

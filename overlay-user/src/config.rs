@@ -11,7 +11,7 @@ use crate::{
     maps::Capacities,
     masquerade::Masquerade,
     rundir::RunDir,
-    underlay::UnderlayChoice,
+    underlay::{Outer, UnderlayChoice},
 };
 
 /// What the agent was told.
@@ -88,8 +88,8 @@ impl TryFrom<AgentArgs> for AgentConfig {
                 iface_can_reach: args.iface_can_reach,
                 public_ip: args.public_ip,
                 // The network config's to say.
-                ipv6: false,
-                public_ipv6: args.flanneld.public_ipv6,
+                outer: Outer::default(),
+                public_ipv6: args.public_ipv6,
             },
             subnet_file: args.subnet_file,
             renew_margin: Duration::from_secs(60) * args.subnet_lease_renew_margin,

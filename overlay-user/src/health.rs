@@ -1,6 +1,6 @@
 //! [`Health`]: whether traffic can flow, and what is answered to those who ask.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{Router, extract::State, http::StatusCode, routing::any};
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct Obstacles {
     starting: bool,
-    subnet_held_by: Option<Ipv4Addr>,
+    subnet_held_by: Option<IpAddr>,
     underlay: Option<&'static str>,
     no_device: bool,
 }
@@ -37,7 +37,7 @@ impl Health {
     }
 
     /// Our subnet is held by another node, or by nobody but us.
-    pub fn subnet_held_by(&self, node: Option<Ipv4Addr>) {
+    pub fn subnet_held_by(&self, node: Option<IpAddr>) {
         self.known.send_modify(|obstacles| obstacles.subnet_held_by = node);
     }
 
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(first(&obstacles), "starting: the data path is not set up");
         obstacles.starting = false;
         assert_eq!(first(&obstacles), "the underlay interface is down");
-        obstacles.subnet_held_by = Some(Ipv4Addr::new(192, 0, 2, 7));
+        obstacles.subnet_held_by = Some(IpAddr::from([192, 0, 2, 7]));
         assert_eq!(first(&obstacles), "our subnet is held by 192.0.2.7");
         let obstacles = Obstacles { no_device: true, ..Obstacles::default() };
         assert_eq!(first(&obstacles), "the overlay device is gone");

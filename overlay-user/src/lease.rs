@@ -6,7 +6,7 @@
 mod key;
 mod value;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use self::key::{KeyError, SubnetKey};
 pub use self::value::{MAX_VALUE, ValueError};
@@ -33,11 +33,19 @@ pub struct Node {
 }
 
 impl Node {
+    /// The address that a node is known by: that over IPv4, if it has one.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        match self.public_ipv6 {
+            Some(ipv6) if self.public_ip.is_unspecified() => ipv6.into(),
+            _ => self.public_ip.into(),
+        }
+    }
+
     /// Whether two values present one node: flannel's rule, the PublicIP. Nodes without IPv4 go by their IPv6 address.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        let has_ipv4 = self.public_ip != Ipv4Addr::UNSPECIFIED;
-        self.public_ip == other.public_ip && (has_ipv4 || self.public_ipv6 == other.public_ipv6)
+        self.public_ip == other.public_ip && self.address() == other.address()
     }
 }
 

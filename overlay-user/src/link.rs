@@ -38,6 +38,7 @@ use error::{errno, netlink};
 use message::{by_name, data, foreign, kind, mac, name};
 
 pub use error::LinkError;
+pub use parameters::keep_advertised_routes;
 pub use tap::Tap;
 pub use vxlan::{VxlanConfig, set_local};
 pub use watch::{LinkEvent, LinkWatch};

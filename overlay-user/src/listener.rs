@@ -106,9 +106,9 @@ impl Listener {
     ///
     /// # Errors
     /// [`ListenerError::InUse`], [`ListenerError::Bind`].
-    pub async fn bind(address: Ipv4Addr, port: u16) -> Result<Self, ListenerError> {
-        let ip = address;
-        let address = SocketAddr::new(IpAddr::V4(ip), port);
+    pub async fn bind(address: impl Into<IpAddr>, port: u16) -> Result<Self, ListenerError> {
+        let ip = address.into();
+        let address = SocketAddr::new(ip, port);
         match UdpSocket::bind(address).await {
             Ok(socket) => match receive::prepare(&socket) {
                 Ok(()) => Ok(Self { socket, address }),

@@ -69,6 +69,7 @@ impl Node {
     /// When the kernel refuses something; what was set up then stays for [`take_down`].
     pub async fn set_up(handle: &Handle, run_dir: &RunDir, plan: Plan) -> Result<Self> {
         run_dir.prepare()?;
+        plan.keep_advertised_routes()?;
         let links = set_up_links(handle, run_dir, &plan.links()).await?;
         let layout = Layout::choose(run_dir, plan.capacities)?;
         let maps = layout.maps();

@@ -2,7 +2,7 @@
 //!
 //! [`read`] asks the kernel what there is, [`choose`] decides (pure), [`Watch`] reports what changes afterwards.
 //! Bonds, VLAN devices and bridges are as good an underlay as a NIC; what cannot be one is a loopback interface, an
-//! interface that is administratively down, one without an Ethernet address or one without an IPv4 address, an overlay
+//! interface that is administratively down, one without an Ethernet address or one without an IP address, an overlay
 //! device, and whatever has an address inside the overlay network.
 
 mod choose;
@@ -26,34 +26,44 @@ pub const MIN_OVERLAY_MTU: u32 = 576;
 /// The same where there is IPv6 in the overlay: what every link must be able to carry (RFC 8200).
 pub const MIN_OVERLAY_MTU_FOR_IPV6: u32 = 1280;
 
-/// The interface that carries outer packets, and the address that they come from.
+/// The interface that carries outer packets, and the addresses that they come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Underlay {
     /// Name of the interface.
     pub name: String,
     /// Index of the interface.
     pub ifindex: u32,
-    /// The address of the interface that outer packets are sent from and received at.
-    pub address: Ipv4Addr,
     /// Ethernet address of the interface.
     pub mac: [u8; 6],
     /// MTU of the interface in bytes.
     pub mtu: u32,
-    /// The address that other nodes reach this one at; differs from `address` behind a NAT.
-    pub public_ip: Ipv4Addr,
-    /// All IPv4 addresses of the interface.
-    pub addresses: Vec<Ipv4Addr>,
-    /// This node's end over IPv6, where IPv6 is asked for and the interface has an address that others can reach.
-    pub ipv6: Option<Ipv6End>,
+    /// This node's end over IPv4, if it has one. There is one end at least.
+    pub ipv4: Option<End<Ipv4Addr>>,
+    /// This node's end over IPv6, if it has one.
+    pub ipv6: Option<End<Ipv6Addr>>,
+    /// All addresses of the interface but for the link-local ones of IPv6.
+    pub addresses: Vec<IpAddr>,
 }
 
-/// What the underlay interface has of IPv6.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ipv6End {
+/// What this node has of one family on the underlay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End<A> {
     /// The address of the interface that outer packets are sent from and received at.
-    pub address: Ipv6Addr,
-    /// The address that other nodes reach this one at.
-    pub public_ip: Ipv6Addr,
+    pub address: A,
+    /// The address that other nodes reach this one at; differs from `address` behind a NAT.
+    pub public_ip: A,
+}
+
+/// Which families outer packets may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Outer {
+    /// IPv4 alone.
+    #[default]
+    Ipv4,
+    /// Each one that the interface has.
+    Either,
+    /// IPv6; IPv4 where the interface has no IPv6.
+    Ipv6,
 }
 
 /// What the operator said about the underlay interface. Nothing said: the interface of the default route.
@@ -67,8 +77,8 @@ pub struct UnderlayChoice {
     pub iface_can_reach: Option<IpAddr>,
     /// `--public-ip`: published in the lease. Alone it also chooses the interface that it is assigned to.
     pub public_ip: Option<Ipv4Addr>,
-    /// Whether outer packets may be IPv6 as well, as `EnableIPv6` of the network config says.
-    pub ipv6: bool,
+    /// Which families outer packets may have, as the network config says.
+    pub outer: Outer,
     /// `--public-ipv6`: published in the lease beside `public_ip`. It chooses no interface.
     pub public_ipv6: Option<Ipv6Addr>,
 }
@@ -99,6 +109,14 @@ pub struct Interface {
     pub ipv6_addresses: Vec<Address<Ipv6Addr>>,
 }
 
+impl Interface {
+    /// Its addresses of both families.
+    fn all_addresses(&self) -> Vec<IpAddr> {
+        let ipv4 = self.addresses.iter().map(|address| IpAddr::from(address.ip));
+        ipv4.chain(self.ipv6_addresses.iter().map(|address| address.ip.into())).collect()
+    }
+}
+
 /// An address of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address<A> {
@@ -119,7 +137,7 @@ pub struct RouteInfo {
     /// Index of the interface that it leads through.
     pub ifindex: u32,
     /// The source address that it prefers.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// Its metric; the smallest wins.
     pub metric: u32,
 }
@@ -129,6 +147,8 @@ pub struct RouteInfo {
 pub struct Routes {
     /// IPv4 default routes of the main table, in the kernel's order.
     pub default: Vec<RouteInfo>,
+    /// Those of IPv6.
+    pub default_ipv6: Vec<RouteInfo>,
     /// The route to `--iface-can-reach`, if that was given and there is one.
     pub reach: Option<RouteInfo>,
 }
@@ -143,7 +163,7 @@ pub enum UnderlayError {
     #[error("find underlay interface by --iface-regex {0}: no address and no interface name matches; see `ip address`")]
     NothingMatches(String),
     /// No option was given and there is no default route.
-    #[error("find underlay interface: there is no IPv4 default route; name the interface with --iface")]
+    #[error("find underlay interface: there is no default route; name the interface with --iface")]
     NoDefaultRoute,
     /// `--iface-can-reach` names an address without route.
     #[error(
@@ -170,6 +190,9 @@ pub enum UnderlayError {
     /// The interface has no usable IPv4 address.
     #[error("use {0} as underlay: it has no usable IPv4 address; assign one or name another interface with --iface")]
     NoAddress(String),
+    /// The interface has no usable address of either family.
+    #[error("use {0} as underlay: it has no usable address; assign one or name another interface with --iface")]
+    NoAddressAtAll(String),
     /// `--public-ipv6`, and no address to send from.
     #[error(
         "use {name} as underlay: it has no usable IPv6 address for --public-ipv6 {public_ip}; assign one or leave the option out"
@@ -233,16 +256,39 @@ pub enum UnderlayError {
     Socket(#[source] io::Error),
 }
 
+impl<A: Into<IpAddr>> End<A> {
+    /// The same for those to whom the families are alike.
+    fn of_any_family(self) -> End<IpAddr> {
+        End { address: self.address.into(), public_ip: self.public_ip.into() }
+    }
+}
+
 impl Underlay {
+    /// This node's ends, IPv4's first.
+    pub fn ends(&self) -> impl Iterator<Item = End<IpAddr>> {
+        self.ipv4.map(End::of_any_family).into_iter().chain(self.ipv6.map(End::of_any_family))
+    }
+
+    /// The addresses of the ends, for people.
+    #[must_use]
+    pub fn local_text(&self) -> String {
+        self.ends().map(|end| end.address.to_string()).collect::<Vec<_>>().join(" and ")
+    }
+
+    /// The addresses that other nodes reach the ends at, for people.
+    #[must_use]
+    pub fn public_text(&self) -> String {
+        self.ends().map(|end| end.public_ip.to_string()).collect::<Vec<_>>().join(" and ")
+    }
+
     /// Refuses an underlay whose address would itself be routed into the overlay network, and a bridge that has an address
     /// there as well, since the overlay's own containers are connected to it.
     ///
     /// # Errors
     /// [`UnderlayError::InsideNetwork`].
     pub fn check_outside(&self, networks: impl Iterator<Item = IpNetwork>) -> Result<(), UnderlayError> {
-        let ipv4 = [self.address, self.public_ip].into_iter().chain(self.addresses.iter().copied());
-        let ipv6 = self.ipv6.iter().flat_map(|end| [end.address, end.public_ip]);
-        let addresses: Vec<_> = ipv4.map(IpAddr::from).chain(ipv6.map(IpAddr::from)).collect();
+        let public = self.ends().map(|end| end.public_ip);
+        let addresses: Vec<_> = self.addresses.iter().copied().chain(public).collect();
         for network in networks {
             if let Some(&address) = addresses.iter().find(|&&address| network.contains(address)) {
                 return Err(UnderlayError::InsideNetwork { name: self.name.clone(), address, network });
@@ -274,12 +320,11 @@ mod tests {
         let underlay = |mtu| Underlay {
             name: "eth0".to_owned(),
             ifindex: 2,
-            address: Ipv4Addr::LOCALHOST,
             mac: [2; 6],
             mtu,
-            public_ip: Ipv4Addr::LOCALHOST,
-            addresses: Vec::new(),
+            ipv4: None,
             ipv6: None,
+            addresses: Vec::new(),
         };
         assert_eq!(underlay(1500).overlay_mtu(50, MIN_OVERLAY_MTU).ok(), Some(1450));
         assert_eq!(underlay(1350).overlay_mtu(70, MIN_OVERLAY_MTU_FOR_IPV6).ok(), Some(1280));

@@ -27,6 +27,8 @@ on_both!(
     a_freed_previous_subnet_is_taken_again,
     two_living_nodes_with_one_public_ip_do_not_both_start,
     nodes_that_start_together_get_different_subnets,
+    nodes_that_start_together_share_a_subnet_of_neither_family,
+    a_node_keeps_its_ipv4_subnet_when_its_cluster_becomes_dual_stack,
     a_full_network_is_refused_with_the_reason,
     a_lease_that_no_longer_fits_is_given_up,
     a_reservation_for_a_node_is_taken_and_stays_one,
@@ -139,6 +141,34 @@ async fn nodes_that_start_together_get_different_subnets(ground: Ground) {
     let subnets: BTreeSet<_> = leases.iter().map(|lease| lease.as_ref().unwrap().subnet).collect();
     assert_eq!(subnets.len(), 31, "31 nodes for 31 subnets");
     assert_eq!(keys(&ground.store()).await.len(), 31);
+}
+
+/// A network with 15 subnets of each family.
+fn small_dual_stack() -> NetworkConfig {
+    let config = br#"{"Network":"10.1.0.0/20","SubnetLen":24,"EnableIPv6":true,"IPv6Network":"fd00:1::/60","Backend":{"Type":"vxlan"}}"#;
+    NetworkConfig::parse(config).unwrap()
+}
+
+async fn nodes_that_start_together_share_a_subnet_of_neither_family(ground: Ground) {
+    let nodes = (1..=8).map(|last| {
+        let store = ground.store();
+        let claim = claim(node(last, last));
+        tokio::spawn(async move { acquire(store, &small_dual_stack(), &claim).await.unwrap().lease().subnet })
+    });
+    let leased = futures::future::join_all(nodes).await;
+    let subnets: BTreeSet<_> = leased.iter().flat_map(|key| key.as_ref().unwrap().subnets()).collect();
+    assert_eq!(subnets.len(), 16, "{subnets:?}");
+    assert_eq!(keys(&ground.store()).await.len(), 8, "nothing is left of what was given up");
+}
+
+async fn a_node_keeps_its_ipv4_subnet_when_its_cluster_becomes_dual_stack(ground: Ground) {
+    let store = ground.store();
+    let old = "10.1.7.0-24";
+    store.create(old, &node(1, 1).to_value(), Lifetime::Ttl).await.unwrap();
+    let holder = acquire(Arc::clone(&store), &small_dual_stack(), &claim(node(1, 1))).await.unwrap();
+    let subnet = holder.lease().subnet;
+    assert_eq!((subnet.v4.to_string().as_str(), subnet.v6.is_some()), ("10.1.7.0/24", true));
+    assert_eq!(keys(&store).await, [subnet.to_string()]);
 }
 
 async fn a_full_network_is_refused_with_the_reason(ground: Ground) {

@@ -36,3 +36,12 @@ pub(crate) fn all_talk(nodes: &[Node]) {
         }
     }
 }
+
+/// The overlay devices of a node, by name.
+pub(crate) fn devices(node: &Node) -> Vec<String> {
+    let links = node.netns().ip("-o link show").unwrap();
+    let names = links.lines().filter_map(|line| line.split(": ").nth(1)).filter(|name| name.starts_with("overlay"));
+    let mut names: Vec<_> = names.map(str::to_owned).collect();
+    names.sort();
+    names
+}

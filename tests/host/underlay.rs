@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use overlay_user::underlay::{UnderlayChoice, UnderlayError, UnderlayEvent, Watch, select};
+use overlay_user::underlay::{Outer, UnderlayChoice, UnderlayError, UnderlayEvent, Watch, select};
 use tokio::time::timeout;
 
 use crate::node::Node;
@@ -22,7 +22,7 @@ fn the_interface_of_the_best_default_route_is_chosen() {
     node.netns.ip("route add default via 172.16.0.2 metric 50").unwrap();
     let chosen = node.run(async |handle| select(handle, &UnderlayChoice::default()).await).unwrap();
     assert_eq!((chosen.name.as_str(), chosen.mtu), ("eth0", 1500));
-    assert_eq!((chosen.address, chosen.public_ip), (Ipv4Addr::new(192, 168, 50, 1), Ipv4Addr::new(192, 168, 50, 1)));
+    assert_eq!((chosen.local_text(), chosen.public_text()), ("192.168.50.1".to_owned(), "192.168.50.1".to_owned()));
     node.netns.ip("route del default via 192.168.50.2").unwrap();
     let chosen = node.run(async |handle| select(handle, &UnderlayChoice::default()).await).unwrap();
     assert_eq!((chosen.name.as_str(), chosen.mtu), ("eth1", 9000));
@@ -57,7 +57,7 @@ fn can_reach_follows_the_route_with_its_source_address() {
     node.netns.ip("route add 203.0.113.0/24 via 172.16.0.2 src 172.16.0.9").unwrap();
     let choice = UnderlayChoice { iface_can_reach: "203.0.113.7".parse().ok(), ..UnderlayChoice::default() };
     let chosen = node.run(async |handle| select(handle, &choice).await).unwrap();
-    assert_eq!((chosen.name.as_str(), chosen.address), ("eth1", Ipv4Addr::new(172, 16, 0, 9)));
+    assert_eq!((chosen.name.as_str(), chosen.local_text()), ("eth1", "172.16.0.9".to_owned()));
     node.netns.ip("route del default").unwrap();
     let choice = UnderlayChoice { iface_can_reach: "198.51.100.1".parse().ok(), ..UnderlayChoice::default() };
     let refused = node.run(async |handle| select(handle, &choice).await).unwrap_err();
@@ -108,7 +108,7 @@ fn changes_of_the_interface_are_reported_as_they_happen() {
         node.netns.veth("eth0", &node.peer, "eth1", 1500).unwrap();
         node.netns.ip("address add 192.168.50.9/24 dev eth0").unwrap();
         while !matches!(next_event(&mut watch).await, UnderlayEvent::Back(_)) {}
-        assert_eq!(watch.underlay().address, Ipv4Addr::new(192, 168, 50, 9));
+        assert_eq!(watch.underlay().ipv4.unwrap().address, Ipv4Addr::new(192, 168, 50, 9));
     });
 }
 
@@ -116,7 +116,7 @@ fn changes_of_the_interface_are_reported_as_they_happen() {
 fn ipv6_addresses_are_chosen_and_followed_as_the_kernel_has_them() {
     let node = Node::new();
     node.run(async |handle| {
-        let choice = UnderlayChoice { ipv6: true, ..UnderlayChoice::default() };
+        let choice = UnderlayChoice { outer: Outer::Either, ..UnderlayChoice::default() };
         let chosen = select(handle, &choice).await.unwrap();
         assert_eq!(chosen.ipv6, None, "the link-local address does not count");
         let mut watch = Watch::new(chosen, choice).unwrap();
@@ -132,7 +132,7 @@ fn ipv6_addresses_are_chosen_and_followed_as_the_kernel_has_them() {
         node.netns.ip("address add fd00:50::3/64 dev eth0 nodad").unwrap();
         node.netns.ip("address del fd00:50::1/64 dev eth0").unwrap();
         assert_eq!(address(&mut watch).await.as_deref(), Some("fd00:50::3"));
-        assert_eq!(watch.underlay().address, Ipv4Addr::new(192, 168, 50, 1));
+        assert_eq!(watch.underlay().ipv4.unwrap().address, Ipv4Addr::new(192, 168, 50, 1));
     });
 }
 

@@ -1,6 +1,10 @@
 //! How the agent starts: everything that may refuse comes before anything is changed.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use rtnetlink::Handle;
@@ -34,7 +38,7 @@ use crate::{
     node::{self, Macs, Node, Plan},
     routes::RouteTable,
     subnet_file::{self, PreviousSubnetFile},
-    underlay::{self, Underlay, UnderlayChoice},
+    underlay::{self, Outer, Underlay, UnderlayChoice},
     watch::{self, WatchEvent},
 };
 
@@ -57,7 +61,7 @@ impl<'a> Agent<'a> {
         node::check_decap(config.decap, network.backend.encapsulation())?;
         let mtu = node::overlay_mtu(&underlay, &network.backend, network.ipv6.is_some())?;
         let adopted = Adopted::find(handle, &network.backend).await?;
-        let listener = claim_port(&network.backend, underlay.address, &adopted).await?;
+        let listener = claim_port(&network.backend, &underlay, &adopted).await?;
         let settled = Settled { network, underlay, mtu, macs: adopted.macs() };
         // Before a lease is taken that nobody would serve. The subnet plays no part in what is in the way of a device.
         for link in settled.clone().plan(config, settled.network.first_subnets()).links() {
@@ -155,9 +159,15 @@ pub(crate) async fn network_config(store: &dyn Datastore) -> Result<(NetworkConf
     Ok((NetworkConfig::parse(&config.value)?, config.value))
 }
 
-/// What was said about the underlay, and whether the overlay has IPv6.
+/// What was said about the underlay, and what the network config says of its families: those inside are those outside, as
+/// far as the interface has them.
 fn underlay_choice(config: &AgentConfig, network: &NetworkConfig) -> UnderlayChoice {
-    UnderlayChoice { ipv6: network.ipv6.is_some(), ..config.underlay.clone() }
+    let outer = match (network.ipv4, network.ipv6) {
+        (_, None) => Outer::Ipv4,
+        (Some(_), Some(_)) => Outer::Either,
+        (None, Some(_)) => Outer::Ipv6,
+    };
+    UnderlayChoice { outer, ..config.underlay.clone() }
 }
 
 /// The underlay interface, which must not be inside the overlay network.
@@ -173,12 +183,18 @@ pub(crate) async fn choose_underlay(
 
 /// Makes sure that nobody else has the tunnel's port. For `udp` the socket is kept; for VXLAN the kernel's device
 /// will own the port, unless it does so already.
-pub(crate) async fn claim_port(backend: &Backend, address: Ipv4Addr, adopted: &Adopted) -> Result<Option<Listener>> {
+pub(crate) async fn claim_port(backend: &Backend, underlay: &Underlay, adopted: &Adopted) -> Result<Option<Listener>> {
     match backend {
-        Backend::Udp { port } => Ok(Some(Listener::bind(address, *port).await?)),
+        Backend::Udp { port } => {
+            let end = underlay.ends().next().context("the udp backend needs an underlay address")?;
+            Ok(Some(Listener::bind(end.address, *port).await?))
+        }
         Backend::Vxlan { port, .. } => {
-            if adopted.names().next().is_none() {
+            if underlay.ipv4.is_some() && adopted.v4.1.is_none() {
                 drop(Listener::bind(Ipv4Addr::UNSPECIFIED, *port).await?);
+            }
+            if underlay.ipv6.is_some() && adopted.v6.1.is_none() {
+                drop(Listener::bind(Ipv6Addr::UNSPECIFIED, *port).await?);
             }
             Ok(None)
         }

@@ -51,9 +51,9 @@ pub struct Choice {
     pub underlay: String,
     /// Its MTU in bytes.
     pub underlay_mtu: u32,
-    /// The address that other nodes reach us at.
-    pub public_ip: Ipv4Addr,
-    /// The same over IPv6, if we have one.
+    /// The address that other nodes reach us at over IPv4, if they can.
+    pub public_ip: Option<Ipv4Addr>,
+    /// The same over IPv6.
     #[serde(default)]
     pub public_ipv6: Option<Ipv6Addr>,
     /// `udp` or `vxlan`.
@@ -101,8 +101,8 @@ impl Choice {
             ipv6_subnet: plan.ranges.ipv6.map(|range| range.subnet),
             underlay: plan.underlay.name.clone(),
             underlay_mtu: plan.underlay.mtu,
-            public_ip: plan.underlay.public_ip,
-            public_ipv6: plan.underlay.ipv6.as_ref().map(|end| end.public_ip),
+            public_ip: plan.underlay.ipv4.map(|end| end.public_ip),
+            public_ipv6: plan.underlay.ipv6.map(|end| end.public_ip),
             backend: plan.backend.name().to_owned(),
             mtu: plan.mtu,
             decap: decap.to_owned(),

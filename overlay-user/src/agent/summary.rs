@@ -17,8 +17,7 @@ pub(super) fn tell(config: &AgentConfig, settled: &Settled, subnets: SubnetKey, 
     let networks = joined(network.networks());
     tracing::info!(network = networks, datastore = %config.datastore, "network config read");
     tracing::info!(
-        interface = underlay.name, address = %underlay.address, public_ip = %underlay.public_ip,
-        ipv6 = underlay.ipv6.as_ref().map(|end| tracing::field::display(end.address)),
+        interface = underlay.name, address = %underlay.local_text(), public_ip = %underlay.public_text(),
         why = underlay::why(underlay, &config.underlay), "underlay chosen"
     );
     tracing::info!(

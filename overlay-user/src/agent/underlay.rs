@@ -15,12 +15,12 @@ impl Agent<'_> {
             }
             UnderlayEvent::Back(underlay) => {
                 self.follow(underlay.clone()).await?;
-                tracing::info!(interface = underlay.name, address = %underlay.address, "underlay interface is back");
+                tracing::info!(interface = underlay.name, address = %underlay.local_text(), "underlay interface is back");
                 self.health.underlay(None);
             }
             UnderlayEvent::AddressChanged(underlay) => {
                 self.follow(underlay.clone()).await?;
-                tracing::info!(interface = underlay.name, address = %underlay.address, "underlay address changed");
+                tracing::info!(interface = underlay.name, address = %underlay.local_text(), "underlay address changed");
                 self.health.underlay(None);
             }
             UnderlayEvent::Gone => {
@@ -28,7 +28,7 @@ impl Agent<'_> {
                 self.health.underlay(Some("gone"));
             }
             UnderlayEvent::AddressGone => {
-                let address = self.node.plan().underlay.address;
+                let address = self.node.plan().underlay.local_text();
                 tracing::warn!(%address, "degraded: underlay address is gone; the lease stays until there is another");
                 self.health.underlay(Some("without an address"));
             }

@@ -15,7 +15,7 @@ pub(super) async fn check(settled: &Settled, agent: Option<&str>, adopted: &Adop
     if let (Backend::Udp { .. }, Some(pid)) = (backend, agent) {
         return Finding::green(CHECK, format!("{port}/udp is the running agent's (pid {pid})"));
     }
-    match agent::claim_port(backend, settled.underlay.address, adopted).await {
+    match agent::claim_port(backend, &settled.underlay, adopted).await {
         Ok(_) if has_device && matches!(backend, Backend::Vxlan { .. }) => {
             Finding::green(CHECK, format!("{port}/udp is the overlay device's"))
         }

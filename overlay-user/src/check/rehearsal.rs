@@ -31,11 +31,15 @@ use crate::{
     network::{Backend, NetworkConfig, Range, Ranges},
     node::{Macs, Plan},
     rundir::RunDir,
-    underlay::{Ipv6End, Underlay},
+    underlay::{End, Underlay},
 };
 
 /// The loopback interface of a new network namespace stands for the underlay.
 const LOOPBACK: Interface<'static> = Interface { name: "lo", index: 1 };
+
+/// Its addresses stand for the node's own.
+const IPV4_END: End<Ipv4Addr> = End { address: Ipv4Addr::LOCALHOST, public_ip: Ipv4Addr::LOCALHOST };
+const IPV6_END: End<Ipv6Addr> = End { address: Ipv6Addr::LOCALHOST, public_ip: Ipv6Addr::LOCALHOST };
 
 /// The check of the overlay device.
 const CHECK: &str = "links";
@@ -56,12 +60,11 @@ pub(super) fn stand_in(config: &AgentConfig) -> Plan {
     let underlay = Underlay {
         name: LOOPBACK.name.to_owned(),
         ifindex: LOOPBACK.index,
-        address: Ipv4Addr::LOCALHOST,
         mac: [0; 6],
         mtu: 1500,
-        public_ip: Ipv4Addr::LOCALHOST,
-        addresses: vec![Ipv4Addr::LOCALHOST],
+        ipv4: Some(IPV4_END),
         ipv6: None,
+        addresses: Vec::new(),
     };
     let backend = Backend::Vxlan { port: 8472, vni: 1, direct_routing: false, mtu: None, learning: false };
     let network = NetworkConfig { ipv4: None, ipv6: None, enable_nftables: false, backend };
@@ -102,8 +105,8 @@ fn rehearse(play: Play) -> Result<Vec<Finding>> {
 
 async fn perform(Play { plan, masquerade, forward }: Play) -> Result<Vec<Finding>> {
     let run_dir = RunDir::new(Path::new("/run/overlay"));
-    let ipv6 = plan.underlay.ipv6.map(|_| Ipv6End { address: Ipv6Addr::LOCALHOST, public_ip: Ipv6Addr::LOCALHOST });
-    let underlay = Underlay { ifindex: LOOPBACK.index, address: Ipv4Addr::LOCALHOST, ipv6, ..plan.underlay };
+    let (ipv4, ipv6) = (plan.underlay.ipv4.map(|_| IPV4_END), plan.underlay.ipv6.map(|_| IPV6_END));
+    let underlay = Underlay { ifindex: LOOPBACK.index, ipv4, ipv6, ..plan.underlay };
     let plan = Plan { underlay, ..plan };
     let (bpffs, programs) = load(&run_dir, &plan);
     let handle = agent::netlink()?;

@@ -16,7 +16,7 @@ pub(super) async fn check(
     network: &NetworkConfig,
     claim: &Claim,
 ) -> (Finding, Option<SubnetKey>) {
-    let public_ip = claim.node.public_ip;
+    let public_ip = claim.node.address();
     match holder::preview(store, network, claim).await {
         Ok(Origin::Renew(key)) => {
             (Finding::green(CHECK, format!("{}: our lease, to be renewed", joined(key.subnets()))), Some(key))

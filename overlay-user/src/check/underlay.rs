@@ -7,7 +7,7 @@ use crate::{
     agent,
     config::AgentConfig,
     network::NetworkConfig,
-    underlay::{self, Underlay},
+    underlay::{self, End, Underlay},
 };
 
 const CHECK: &str = "underlay";
@@ -29,13 +29,12 @@ pub(super) async fn check(
 }
 
 async fn judge(handle: &Handle, config: &AgentConfig, underlay: &Underlay) -> Finding {
-    let Underlay { name, address, mtu, public_ip, .. } = underlay;
-    let published = if public_ip == address { String::new() } else { format!(", published as {public_ip}") };
-    let ipv6 = underlay.ipv6.as_ref().map_or_else(String::new, |end| match end.address == end.public_ip {
-        true => format!(" and {}", end.address),
-        false => format!(" and {}, published as {}", end.address, end.public_ip),
+    let Underlay { name, mtu, .. } = underlay;
+    let ends = underlay.ends().map(|End { address, public_ip }| match address == public_ip {
+        true => address.to_string(),
+        false => format!("{address}, published as {public_ip}"),
     });
-    let found = format!("{name} with {address}{published}{ipv6}, MTU {mtu}");
+    let found = format!("{name} with {}, MTU {mtu}", ends.collect::<Vec<_>>().join(" and "));
     let interfaces = underlay::read(handle, config.underlay.iface_can_reach).await;
     let has_carrier = interfaces.is_ok_and(|(interfaces, _)| {
         interfaces.iter().any(|interface| interface.ifindex == underlay.ifindex && interface.carrier)

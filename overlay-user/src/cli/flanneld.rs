@@ -1,7 +1,7 @@
 //! What flanneld has flags for and the agent treats in a way of its own: the health server, and flags that are taken
 //! so that a unit file need not change, though they have no effect here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 
@@ -17,9 +17,6 @@ pub struct FlanneldArgs {
     /// Log verbosity: 4 and more debug, 8 and more trace; RUST_LOG overrides it
     #[arg(long, env = "FLANNELD_V", value_name = "LEVEL", default_value_t = 0)]
     pub v: i32,
-    /// Refused: there is no IPv6 underlay yet
-    #[arg(long, env = "FLANNELD_PUBLIC_IPV6", value_name = "ADDRESS", hide = true)]
-    pub public_ipv6: Option<Ipv6Addr>,
     /// Refused: leases are in etcd or in a directory, never in Kubernetes
     #[arg(long, env = "FLANNELD_KUBE_SUBNET_MGR", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_value_t = false, default_missing_value = "true", action = ArgAction::Set,

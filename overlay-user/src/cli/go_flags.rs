@@ -154,9 +154,11 @@ mod tests {
                      set-node-network-unavailable=false v=2 vmodule=a=1 log_backtrace_at=a.go:1";
         for dashes in ["-", "--"] {
             let line: Vec<_> = flags.split_whitespace().map(|flag| format!("{dashes}{flag}")).collect();
-            let flanneld = agent(&line.join(" ")).flanneld;
+            let agent = agent(&line.join(" "));
+            assert!(agent.public_ipv6.is_some());
+            let flanneld = agent.flanneld;
             assert_eq!(flanneld.healthz(), Some(([127, 0, 0, 1], 1).into()));
-            assert!(flanneld.kube_subnet_mgr && flanneld.public_ipv6.is_some());
+            assert!(flanneld.kube_subnet_mgr);
             assert_eq!(flanneld.ignored.given().len(), 9);
             for (flag, kind) in [("version", ErrorKind::DisplayVersion), ("help", ErrorKind::DisplayHelp)] {
                 assert_eq!(try_agent(&format!("{dashes}{flag}")).unwrap_err().kind(), kind);

@@ -1,6 +1,6 @@
 //! Taking a subnet.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub enum AcquireError {
     )]
     Duplicate {
         /// The address that both have.
-        public_ip: Ipv4Addr,
+        public_ip: IpAddr,
         /// What the other one holds.
         subnet: SubnetKey,
     },
@@ -171,12 +171,12 @@ impl Attempt<'_> {
     async fn take_over(&self, entry: &Entry, lease: &Lease) -> Result<Option<Taken>, AcquireError> {
         let mut revision = entry.revision;
         if self.must_ask(lease) {
-            tracing::info!(subnet = %lease.subnet, public_ip = %lease.node.public_ip, "our PublicIP has a lease that we do not know: asking its holder");
+            tracing::info!(subnet = %lease.subnet, public_ip = %lease.node.address(), "our PublicIP has a lease that we do not know: asking its holder");
             match ask::ask(self.store, entry, self.claim.answer_wait).await? {
                 Answer::Silence(asked) => revision = asked,
                 Answer::Changed => return Ok(None),
                 Answer::Alive => {
-                    let public_ip = lease.node.public_ip;
+                    let public_ip = lease.node.address();
                     return Err(AcquireError::Duplicate { public_ip, subnet: lease.subnet });
                 }
             }
@@ -194,8 +194,26 @@ impl Attempt<'_> {
         let Created::Yes(revision) = self.store.create(&key, &self.claim.node.to_value(), Lifetime::Ttl).await? else {
             return Ok(None);
         };
+        if self.is_shared(subnet).await? {
+            self.store.delete(&key, revision).await?;
+            return Ok(None);
+        }
         self.drop_unfit().await?;
         Ok(Some((subnet, revision, Lifetime::Ttl)))
+    }
+
+    /// Whether another node has taken one of the subnets in `key` at the same time, under another key: with two of them the
+    /// key alone does not keep others off each. The later of the two sees the other's here, and perhaps both do: whoever
+    /// sees one chooses again.
+    async fn is_shared(&self, key: SubnetKey) -> Result<bool, DatastoreError> {
+        if key.subnets().count() < 2 {
+            return Ok(false);
+        }
+        let snapshot = self.store.snapshot(&Scope::Everything).await?;
+        // Our own from before, with one of these subnets, is about to go.
+        let ours = [Some(key), self.leases.mine.as_ref().map(|(_, lease)| lease.subnet)];
+        let others = snapshot.entries.iter().filter_map(|entry| entry.key.parse::<SubnetKey>().ok());
+        Ok(others.filter(|other| !ours.contains(&Some(*other))).any(|other| other.overlaps(&key)))
     }
 
     /// Deletes the lease that we have just given up, because the network config has changed. Others would send to it.

@@ -198,7 +198,8 @@ impl Keeper {
             self.standing = Standing::Contested;
             let reason = format!(
                 "somebody else writes the lease of {} with our PublicIP {}: two nodes have one address",
-                self.holder.lease.subnet, self.holder.lease.node.public_ip
+                self.holder.lease.subnet,
+                self.holder.lease.node.address()
             );
             return self.degraded(reason).await;
         }

@@ -39,6 +39,13 @@ impl SubnetKey {
         v4.into_iter().chain(self.v6.map(Into::into))
     }
 
+    /// Whether a subnet of this key and one of `other` have addresses in common.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let common = |a: IpNetwork, b: IpNetwork| a.contains(b.network()) || b.contains(a.network());
+        self.subnets().any(|ours| other.subnets().any(|theirs| common(ours, theirs)))
+    }
+
     /// The overlay of `network` as the node with these subnets sees it.
     #[must_use]
     pub fn ranges(&self, network: &NetworkConfig) -> Ranges {

@@ -27,6 +27,23 @@ pub(super) fn set(name: &str, config: &LinkConfig) -> Result<(), SysctlError> {
     Ok(())
 }
 
+/// Lets `interface` take routes from router advertisements also when the node forwards, if it does so now: the kernel forgets
+/// them otherwise, the default route among them.
+///
+/// # Errors
+/// When `/proc/sys` cannot be written.
+pub fn keep_advertised_routes(interface: &str) -> Result<(), SysctlError> {
+    let accept_ra = Sysctl::ipv6_conf(interface, "accept_ra");
+    if accept_ra.exists() && accept_ra.get()? == "1" {
+        accept_ra.set("2")?;
+        tracing::info!(
+            interface,
+            "accept_ra set to 2, as this node forwards and takes routes from router advertisements"
+        );
+    }
+    Ok(())
+}
+
 /// Makes the node forward, as containers are reached that way.
 pub(super) fn forward(config: &LinkConfig) -> Result<(), SysctlError> {
     if config.ipv4.is_some() && Sysctl::ipv4("ip_forward").set("1")? {

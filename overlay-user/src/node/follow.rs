@@ -53,8 +53,9 @@ impl Node {
     /// When it is inside the overlay network, its MTU is too small, or the kernel refuses.
     pub async fn follow_underlay(&mut self, underlay: Underlay) -> Result<()> {
         underlay.check_outside(self.plan.ranges.networks())?;
-        let has_moved = underlay.address != self.plan.underlay.address || underlay.ipv6 != self.plan.underlay.ipv6;
+        let has_moved = (underlay.ipv4, underlay.ipv6) != (self.plan.underlay.ipv4, self.plan.underlay.ipv6);
         self.plan.underlay = underlay;
+        self.plan.keep_advertised_routes()?;
         self.direct = self.plan.direct_routes(&self.handle);
         if self.plan.links().len() != self.links.len() {
             // The underlay has IPv6 now, or has it no more.
@@ -82,10 +83,14 @@ impl Node {
                 link::set_local(&self.handle, &config.name(), vxlan).await?;
             }
         }
-        if let Some(fragments) = &mut self.fragments {
-            fragments.rebind(self.plan.underlay.address, self.plan.backend.port()).await?;
-        }
-        Ok(())
+        self.listen_anew().await
+    }
+
+    /// Takes in fragments at the underlay's address as it is now.
+    async fn listen_anew(&mut self) -> Result<()> {
+        let end = self.plan.underlay.ends().next();
+        let Some((fragments, end)) = self.fragments.as_mut().zip(end) else { return Ok(()) };
+        fragments.rebind(end.address, self.plan.backend.port()).await
     }
 
     /// Watches the overlay devices as they are now.
@@ -104,7 +109,7 @@ impl Node {
         self.links = set_up_links(&self.handle, &self.run_dir, &self.plan.links()).await?;
         if let (Some(fragments), Some(tap)) = (&mut self.fragments, take_tap(&mut self.links)) {
             fragments.replace_tap(tap);
-            fragments.rebind(self.plan.underlay.address, self.plan.backend.port()).await?;
+            self.listen_anew().await?;
         }
         self.tell_programs()?;
         self.attach().await

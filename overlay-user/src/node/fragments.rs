@@ -1,7 +1,7 @@
 //! [`Fragments`]: takes in what the kernel has to reassemble (`udp` encapsulation).
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -40,7 +40,7 @@ impl Fragments {
     ///
     /// # Errors
     /// When the port is in use, or the maps cannot be read; then nothing is received.
-    pub(super) async fn rebind(&mut self, address: Ipv4Addr, port: u16) -> Result<()> {
+    pub(super) async fn rebind(&mut self, address: IpAddr, port: u16) -> Result<()> {
         if let Some(task) = self.task.take() {
             task.abort();
             // With the task its socket is gone. That it was cancelled is no news.

@@ -1,6 +1,6 @@
 //! [`Plan`]: what the overlay on this node has to be, and what follows from it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
 use overlay_common::{LocalNode, Ticks, Vtep};
@@ -10,11 +10,12 @@ use crate::{
     cli::Decap,
     direct::DirectRoutes,
     lease,
-    link::{LinkConfig, LinkKind, OverlayLink, VxlanConfig},
+    link::{self, LinkConfig, LinkKind, OverlayLink, VxlanConfig},
     loader::Constants,
     mac::Mac,
     maps::{Capacities, Family},
     network::{Backend, Range, Ranges},
+    sysctl::SysctlError,
     underlay::{MIN_OVERLAY_MTU, MIN_OVERLAY_MTU_FOR_IPV6, Underlay, UnderlayError},
 };
 
@@ -70,13 +71,16 @@ impl Plan {
             let kind = LinkKind::Vxlan(VxlanConfig { vni, port, local });
             LinkConfig { kind, ipv4, ipv6, mtu: self.mtu, mac: Some(mac) }
         };
-        let local = self.underlay.address.into();
-        match &self.underlay.ipv6 {
-            None => vec![link(local, self.macs.v4, ipv4, ipv6)],
-            Some(end) => {
-                vec![link(local, self.macs.v4, ipv4, None), link(end.address.into(), self.macs.v6, None, ipv6)]
-            }
-        }
+        let Underlay { ipv4: end4, ipv6: end6, .. } = self.underlay;
+        let has_both = end4.is_some() && end6.is_some();
+        let over_ipv4 = end4.map(|end| link(end.address.into(), self.macs.v4, ipv4, ipv6.filter(|_| !has_both)));
+        let over_ipv6 = end6.map(|end| link(end.address.into(), self.macs.v6, ipv4.filter(|_| !has_both), ipv6));
+        over_ipv4.into_iter().chain(over_ipv6).collect()
+    }
+
+    /// Sees to it that the underlay does not lose its routes when the node forwards IPv6.
+    pub(super) fn keep_advertised_routes(&self) -> Result<(), SysctlError> {
+        if self.ranges.ipv6.is_some() { link::keep_advertised_routes(&self.underlay.name) } else { Ok(()) }
     }
 
     pub(super) fn direct_routes(&self, handle: &Handle) -> DirectRoutes {
@@ -97,12 +101,13 @@ impl Plan {
         let mut node = LocalNode::new(self.underlay.ifindex);
         for (config, &OverlayLink { ifindex, mac, .. }) in self.links().iter().zip(links) {
             let local = match &config.kind {
-                LinkKind::Udp => self.underlay.address.into(),
-                LinkKind::Vxlan(vxlan) => vxlan.local,
+                LinkKind::Udp => self.underlay.ends().map(|end| end.address).next(),
+                LinkKind::Vxlan(vxlan) => Some(vxlan.local),
             };
             node = match local {
-                IpAddr::V4(address) => node.over::<[u8; 4]>(&Vtep { address, mac, port, vni }, ifindex),
-                IpAddr::V6(address) => node.over::<[u8; 16]>(&Vtep { address, mac, port, vni }, ifindex),
+                Some(IpAddr::V4(address)) => node.over::<[u8; 4]>(&Vtep { address, mac, port, vni }, ifindex),
+                Some(IpAddr::V6(address)) => node.over::<[u8; 16]>(&Vtep { address, mac, port, vni }, ifindex),
+                None => node,
             };
         }
         let mtu = u16::try_from(fast_mtu).unwrap_or(u16::MAX);
@@ -119,14 +124,14 @@ impl Plan {
 /// A node as its lease is to present it.
 pub(crate) fn presented(backend: &Backend, underlay: &Underlay, macs: Macs) -> lease::Node {
     let vtep = |vni, mac| lease::Vtep { vni, mac: Mac(mac) };
-    let ipv6 = underlay.ipv6.as_ref().map(|end| end.public_ip);
+    let (ipv4, ipv6) = (underlay.ipv4.map(|end| end.public_ip), underlay.ipv6.map(|end| end.public_ip));
     let backend = match *backend {
         Backend::Udp { .. } => lease::Backend::Udp,
         Backend::Vxlan { vni, .. } => {
-            lease::Backend::Vxlan { v4: Some(vtep(vni, macs.v4)), v6: ipv6.map(|_| vtep(vni, macs.v6)) }
+            lease::Backend::Vxlan { v4: ipv4.map(|_| vtep(vni, macs.v4)), v6: ipv6.map(|_| vtep(vni, macs.v6)) }
         }
     };
-    lease::Node { public_ip: underlay.public_ip, public_ipv6: ipv6, backend }
+    lease::Node { public_ip: ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED), public_ipv6: ipv6, backend }
 }
 
 fn as_programs_see<A: Family>(range: Range<A::Network>, claimed: bool) -> overlay_common::Range<A> {

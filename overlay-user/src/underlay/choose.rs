@@ -1,13 +1,13 @@
 //! The choice itself: interfaces and routes in, underlay out. No I/O.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use regex::Regex;
 
-use super::{Address, Interface, Ipv6End, Routes, Underlay, UnderlayChoice, UnderlayError};
+use super::{Address, End, Interface, Outer, RouteInfo, Routes, Underlay, UnderlayChoice, UnderlayError};
 
 /// An interface that an option points at, with the address that it points at, if it does.
-type Candidate<'a> = (&'a Interface, Option<Ipv4Addr>);
+type Candidate<'a> = (&'a Interface, Option<IpAddr>);
 
 /// Chooses the underlay: `--iface`, then `--iface-regex`, then `--iface-can-reach`; without these the interface that
 /// `--public-ip` is assigned to; without any the interface of the default route. The first that will do is taken.
@@ -32,12 +32,12 @@ pub fn choose(interfaces: &[Interface], routes: &Routes, choice: &UnderlayChoice
 /// Why [`choose`] has chosen `underlay`, a part of a sentence: what comes first of all that points at it.
 #[must_use]
 pub fn why(underlay: &Underlay, choice: &UnderlayChoice) -> String {
-    let Underlay { name, address, .. } = underlay;
-    let address = address.to_string();
-    if choice.iface.iter().any(|iface| *iface == *name || *iface == address) {
+    let mut names: Vec<_> = underlay.ends().map(|end| end.address.to_string()).collect();
+    names.push(underlay.name.clone());
+    if choice.iface.iter().any(|iface| names.contains(iface)) {
         return "as --iface says".to_owned();
     }
-    if let Some(regex) = choice.iface_regex.iter().find(|regex| regex.is_match(&address) || regex.is_match(name)) {
+    if let Some(regex) = choice.iface_regex.iter().find(|regex| names.iter().any(|name| regex.is_match(name))) {
         return format!("--iface-regex {regex} matches");
     }
     match (choice.iface_can_reach, choice.public_ip) {
@@ -67,15 +67,24 @@ fn candidates<'a>(
         return found;
     }
     if let Some(public_ip) = choice.public_ip {
-        return vec![by_address(interfaces, public_ip).ok_or(UnderlayError::PublicIpNotLocal(public_ip))];
+        return vec![by_address(interfaces, public_ip.into()).ok_or(UnderlayError::PublicIpNotLocal(public_ip))];
     }
-    let mut defaults = routes.default.clone();
-    defaults.sort_by_key(|route| route.metric);
+    let sorted = |routes: &[RouteInfo]| {
+        let mut sorted = routes.to_vec();
+        sorted.sort_by_key(|route| route.metric);
+        sorted
+    };
+    let (ipv4, ipv6) = (sorted(&routes.default), sorted(&routes.default_ipv6));
+    let defaults = match choice.outer {
+        Outer::Ipv4 => ipv4,
+        Outer::Either => [ipv4, ipv6].concat(),
+        Outer::Ipv6 => [ipv6, ipv4].concat(),
+    };
     defaults.iter().filter_map(|route| Some(Ok((by_index(interfaces, route.ifindex)?, route.source)))).collect()
 }
 
 fn named<'a>(interfaces: &'a [Interface], iface: &str) -> Result<Candidate<'a>, UnderlayError> {
-    let found = match iface.parse::<Ipv4Addr>() {
+    let found = match iface.parse::<IpAddr>() {
         Ok(address) => by_address(interfaces, address),
         Err(_) => interfaces.iter().find(|interface| interface.name == iface).map(|interface| (interface, None)),
     };
@@ -85,9 +94,9 @@ fn named<'a>(interfaces: &'a [Interface], iface: &str) -> Result<Candidate<'a>, 
 /// All interfaces that one expression matches: those with a matching address first, then those with a matching name.
 fn matching<'a>(interfaces: &'a [Interface], regex: &Regex) -> Vec<Result<Candidate<'a>, UnderlayError>> {
     let by_address = interfaces.iter().filter_map(|interface| {
-        let mut matching = interface.addresses.clone();
-        matching.retain(|address| regex.is_match(&address.ip.to_string()));
-        preferred(&matching).map(|address| Ok((interface, Some(address))))
+        let ipv4 = preferred_matching(&interface.addresses, regex).map(IpAddr::from);
+        let address = ipv4.or_else(|| preferred_matching(&interface.ipv6_addresses, regex).map(IpAddr::from))?;
+        Some(Ok((interface, Some(address))))
     });
     let by_name =
         interfaces.iter().filter(|interface| regex.is_match(&interface.name)).map(|interface| Ok((interface, None)));
@@ -95,24 +104,28 @@ fn matching<'a>(interfaces: &'a [Interface], regex: &Regex) -> Vec<Result<Candid
     if found.is_empty() { vec![Err(UnderlayError::NothingMatches(regex.to_string()))] } else { found }
 }
 
+fn preferred_matching<A: Copy + ToString>(addresses: &[Address<A>], regex: &Regex) -> Option<A> {
+    let matching: Vec<_> =
+        addresses.iter().copied().filter(|address| regex.is_match(&address.ip.to_string())).collect();
+    preferred(&matching)
+}
+
 fn by_index(interfaces: &[Interface], ifindex: u32) -> Option<&Interface> {
     interfaces.iter().find(|interface| interface.ifindex == ifindex)
 }
 
-fn by_address(interfaces: &[Interface], address: Ipv4Addr) -> Option<Candidate<'_>> {
-    interfaces
-        .iter()
-        .find(|interface| interface.addresses.iter().any(|candidate| candidate.ip == address))
-        .map(|interface| (interface, Some(address)))
+fn by_address(interfaces: &[Interface], address: IpAddr) -> Option<Candidate<'_>> {
+    let has_it = |interface: &&Interface| match address {
+        IpAddr::V4(address) => interface.addresses.iter().any(|candidate| candidate.ip == address),
+        IpAddr::V6(address) => interface.ipv6_addresses.iter().any(|candidate| candidate.ip == address),
+    };
+    interfaces.iter().find(has_it).map(|interface| (interface, Some(address)))
 }
 
 /// The address an interface is known by: global before link-local, permanent before dynamic, never an unfit one.
 pub(super) fn preferred<A: Copy>(addresses: &[Address<A>]) -> Option<A> {
-    addresses
-        .iter()
-        .filter(|address| !address.unfit)
-        .min_by_key(|address| (address.link_local, !address.permanent))
-        .map(|address| address.ip)
+    let fit = addresses.iter().filter(|address| !address.unfit);
+    fit.min_by_key(|address| (address.link_local, !address.permanent)).map(|address| address.ip)
 }
 
 /// Whether `interface` can be an underlay, and with which address.
@@ -128,22 +141,42 @@ fn underlay((interface, address): Candidate<'_>, choice: &UnderlayChoice) -> Res
         return Err(UnderlayError::Down(name()));
     }
     let mac = interface.mac.ok_or_else(|| UnderlayError::NotEthernet(name()))?;
-    let address =
-        address.or_else(|| preferred(&interface.addresses)).ok_or_else(|| UnderlayError::NoAddress(name()))?;
-    let ipv6 = preferred(&interface.ipv6_addresses).filter(|_| choice.ipv6);
-    if let (None, Some(public_ip)) = (ipv6, choice.public_ipv6.filter(|_| choice.ipv6)) {
+    let (named_ipv4, named_ipv6) = match address {
+        Some(IpAddr::V4(address)) => (Some(address), None),
+        Some(IpAddr::V6(address)) => (None, Some(address)),
+        None => (None, None),
+    };
+    let ipv4 = named_ipv4.or_else(|| preferred(&interface.addresses));
+    let ipv6 = named_ipv6.or_else(|| preferred(&interface.ipv6_addresses));
+    let (ipv4, ipv6) = match choice.outer {
+        Outer::Ipv4 => (ipv4, None),
+        Outer::Either => (ipv4, ipv6),
+        Outer::Ipv6 => (ipv4.filter(|_| ipv6.is_none()), ipv6),
+    };
+    match (ipv4, ipv6) {
+        (None, _) if choice.outer == Outer::Ipv4 || (choice.outer == Outer::Either && choice.public_ip.is_some()) => {
+            return Err(UnderlayError::NoAddress(name()));
+        }
+        (None, None) => return Err(UnderlayError::NoAddressAtAll(name())),
+        _ => {}
+    }
+    if let (None, Some(public_ip)) = (ipv6, choice.public_ipv6.filter(|_| choice.outer != Outer::Ipv4)) {
         return Err(UnderlayError::NoIpv6Address { name: name(), public_ip });
     }
     Ok(Underlay {
         name: name(),
         ifindex: interface.ifindex,
-        address,
         mac,
         mtu: interface.mtu,
-        public_ip: choice.public_ip.unwrap_or(address),
-        addresses: interface.addresses.iter().map(|address| address.ip).collect(),
-        ipv6: ipv6.map(|address| Ipv6End { address, public_ip: choice.public_ipv6.unwrap_or(address) }),
+        ipv4: ipv4.map(|address| end(address, choice.public_ip)),
+        ipv6: ipv6.map(|address| end(address, choice.public_ipv6)),
+        addresses: interface.all_addresses(),
     })
+}
+
+/// An end that others reach at `public_ip`, or at its own address.
+pub(super) fn end<A: Copy>(address: A, public_ip: Option<A>) -> End<A> {
+    End { address, public_ip: public_ip.unwrap_or(address) }
 }
 
 #[cfg(test)]

@@ -27,14 +27,19 @@ pub async fn select(handle: &Handle, choice: &UnderlayChoice) -> Result<Underlay
 /// [`UnderlayError::Netlink`] when the kernel refuses.
 pub async fn read(handle: &Handle, reach: Option<IpAddr>) -> Result<(Vec<Interface>, Routes), UnderlayError> {
     let interfaces = interfaces(handle).await?;
-    let request = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
-    let messages = collect("routes", request.execute()).await?;
-    let default = messages.iter().filter(|message| is_default(message)).filter_map(route_info).collect();
+    let default = default_routes(handle, RouteMessageBuilder::<Ipv4Addr>::new().build()).await?;
+    let default_ipv6 = default_routes(handle, RouteMessageBuilder::<Ipv6Addr>::new().build()).await?;
     let reach = match reach {
         Some(target) => route_to(handle, target).await,
         None => None,
     };
-    Ok((interfaces, Routes { default, reach }))
+    Ok((interfaces, Routes { default, default_ipv6, reach }))
+}
+
+/// The default routes of one family, whose request for all routes is `every`.
+async fn default_routes(handle: &Handle, every: RouteMessage) -> Result<Vec<RouteInfo>, UnderlayError> {
+    let messages = collect("routes", handle.route().get(every).execute()).await?;
+    Ok(messages.iter().filter(|message| is_default(message)).filter_map(route_info).collect())
 }
 
 /// Reads all interfaces with their addresses.
@@ -144,7 +149,8 @@ pub(super) fn route_info(message: &RouteMessage) -> Option<RouteInfo> {
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(*index),
             RouteAttribute::MultiPath(hops) => ifindex = ifindex.or(hops.first().map(|hop| hop.interface_index)),
-            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some((*address).into()),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(address)) => source = Some((*address).into()),
             RouteAttribute::Priority(priority) => metric = *priority,
             _ => {}
         }

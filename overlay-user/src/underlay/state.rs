@@ -1,9 +1,9 @@
 //! What is known of the underlay interface, and what to report when that changes. Pure.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use super::choose::preferred;
-use super::{Interface, Ipv6End, Underlay, UnderlayChoice, UnderlayEvent};
+use super::choose::{end, preferred};
+use super::{Address, End, Interface, Outer, Underlay, UnderlayChoice, UnderlayEvent};
 
 /// What does not change with the interface.
 #[derive(Debug)]
@@ -50,37 +50,43 @@ pub(super) fn observe(before: &State, fixed: &Fixed, interfaces: &[Interface], p
     };
     let running = interface.up && interface.carrier;
     let same = interface.ifindex == old.ifindex && before.standing.is_usable();
-    let (ipv6, ipv6_missing) = ipv6(old, fixed, interface, same && patient);
-    let (address, standing) = if has(interface, old.address) {
-        (old.address, Standing::Present)
-    } else if same && patient {
-        (old.address, Standing::AddressMissing)
-    } else if let Some(other) = substitute(interface, old.address) {
-        (other, Standing::Present)
-    } else {
+    let (choice, patient) = (&fixed.choice, same && patient);
+    // Over IPv4 a node has an end from the start or never: it is known by that address.
+    let is_known_by_ipv4 = old.ipv4.is_some();
+    let ipv4 = follow(old.ipv4, is_known_by_ipv4, &interface.addresses, choice.public_ip, patient);
+    let ipv6 = follow(old.ipv6, choice.outer != Outer::Ipv4, &interface.ipv6_addresses, choice.public_ipv6, patient);
+    // That there is no IPv6 leaves the interface usable where IPv4 carries what IPv6 would.
+    if if is_known_by_ipv4 { ipv4.end.is_none() } else { ipv6.end.is_none() } {
         return State { underlay: old.clone(), standing: Standing::NoAddress, running: false };
-    };
-    let standing = if ipv6_missing { Standing::AddressMissing } else { standing };
-    let public_ip = fixed.choice.public_ip.unwrap_or(address);
+    }
+    let standing = if ipv4.missing || ipv6.missing { Standing::AddressMissing } else { Standing::Present };
     let (name, ifindex, mtu) = (interface.name.clone(), interface.ifindex, interface.mtu);
-    let addresses = interface.addresses.iter().map(|address| address.ip).collect();
-    State { underlay: Underlay { name, ifindex, address, mac, mtu, public_ip, addresses, ipv6 }, standing, running }
+    let (ipv4, ipv6, addresses) = (ipv4.end, ipv6.end, interface.all_addresses());
+    State { underlay: Underlay { name, ifindex, mac, mtu, ipv4, ipv6, addresses }, standing, running }
 }
 
-/// The node's end over IPv6 now, and whether its address is missing and waited for. That there is none leaves the
-/// interface usable: IPv4 carries what IPv6 would.
-fn ipv6(old: &Underlay, fixed: &Fixed, interface: &Interface, patient: bool) -> (Option<Ipv6End>, bool) {
-    if !fixed.choice.ipv6 {
-        return (None, false);
-    }
-    let there = |end: &&Ipv6End| interface.ipv6_addresses.iter().any(|address| address.ip == end.address);
-    match &old.ipv6 {
-        Some(end) if there(&end) => (Some(end.clone()), false),
-        Some(end) if patient => (Some(end.clone()), true),
+/// What has become of an end.
+struct Followed<A> {
+    end: Option<End<A>>,
+    /// Its address is missing, and waited for.
+    missing: bool,
+}
+
+/// The node's end over one family, if it is `wanted` to have one, now that the interface has `addresses` of it.
+fn follow<A: Copy + Eq + Into<IpAddr>>(
+    old: Option<End<A>>,
+    wanted: bool,
+    addresses: &[Address<A>],
+    public_ip: Option<A>,
+    patient: bool,
+) -> Followed<A> {
+    match old {
+        _ if !wanted => Followed { end: None, missing: false },
+        Some(end) if addresses.iter().any(|address| address.ip == end.address) => Followed { end: old, missing: false },
+        Some(_) if patient => Followed { end: old, missing: true },
         _ => {
-            let public_ip = |address| fixed.choice.public_ipv6.unwrap_or(address);
-            let address = preferred(&interface.ipv6_addresses);
-            (address.map(|address| Ipv6End { address, public_ip: public_ip(address) }), false)
+            let substitute = substitute(addresses, old.map(|end| end.address));
+            Followed { end: substitute.map(|address| end(address, public_ip)), missing: false }
         }
     }
 }
@@ -90,22 +96,30 @@ fn find<'a>(before: &State, first_name: &str, interfaces: &'a [Interface]) -> Op
     let old = &before.underlay;
     let same = |interface: &&Interface| interface.ifindex == old.ifindex && before.standing != Standing::Gone;
     let find = |fits: &dyn Fn(&&Interface) -> bool| interfaces.iter().find(fits);
-    let found = find(&|interface| same(interface) && has(interface, old.address))
-        .or_else(|| find(&|interface| !interface.loopback && interface.mac.is_some() && has(interface, old.address)))
+    let found = find(&|interface| same(interface) && has(interface, old))
+        .or_else(|| find(&|interface| !interface.loopback && interface.mac.is_some() && has(interface, old)))
         .or_else(|| find(&same))
         .or_else(|| find(&|interface| interface.name == old.name))
         .or_else(|| find(&|interface| interface.name == first_name))?;
     Some((found, found.mac?))
 }
 
-fn has(interface: &Interface, ip: Ipv4Addr) -> bool {
-    interface.addresses.iter().any(|address| address.ip == ip)
+/// Whether `interface` has the address that the node is known by.
+fn has(interface: &Interface, underlay: &Underlay) -> bool {
+    underlay.ends().next().is_some_and(|end| interface.all_addresses().contains(&end.address))
 }
 
 /// The address that takes the place of `old`. A link-local one, as the kernel or a DHCP client puts up in want of a better
 /// one, does not take the place of one that other nodes could reach.
-fn substitute(interface: &Interface, old: Ipv4Addr) -> Option<Ipv4Addr> {
-    preferred(&interface.addresses).filter(|address| !address.is_link_local() || old.is_link_local())
+fn substitute<A: Copy + Into<IpAddr>>(addresses: &[Address<A>], old: Option<A>) -> Option<A> {
+    preferred(addresses).filter(|&address| !is_link_local(address) || old.is_some_and(is_link_local))
+}
+
+fn is_link_local(address: impl Into<IpAddr>) -> bool {
+    match address.into() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 /// What to report when `before` has become `now`.
@@ -124,7 +138,7 @@ pub(super) fn changes(before: &State, now: &State) -> Vec<UnderlayEvent> {
         events.extend((old.name != new.name).then(|| UnderlayEvent::Renamed(new.name.clone())));
         events.extend((old.mtu != new.mtu).then_some(UnderlayEvent::MtuChanged(new.mtu)));
         events.extend((old.mac != new.mac).then_some(UnderlayEvent::MacChanged(new.mac)));
-        let moved = old.address != new.address || old.ipv6 != new.ipv6;
+        let moved = old.ipv4 != new.ipv4 || old.ipv6 != new.ipv6;
         events.extend(moved.then(|| UnderlayEvent::AddressChanged(new.clone())));
     }
     match (was_usable && before.running, now.running) {
@@ -138,9 +152,8 @@ pub(super) fn changes(before: &State, now: &State) -> Vec<UnderlayEvent> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    use super::super::Address;
     use super::*;
 
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
@@ -173,9 +186,9 @@ mod tests {
 
     fn known() -> State {
         let (name, mac) = ("eth0".to_owned(), [2, 0, 0, 0, 0, 1]);
-        let addresses = vec![ADDRESS, SECOND];
-        let underlay =
-            Underlay { name, ifindex: 2, address: ADDRESS, mac, mtu: 1500, public_ip: ADDRESS, addresses, ipv6: None };
+        let addresses = vec![ADDRESS.into(), SECOND.into()];
+        let ipv4 = Some(end(ADDRESS, None));
+        let underlay = Underlay { name, ifindex: 2, mac, mtu: 1500, ipv4, ipv6: None, addresses };
         State { underlay, standing: Standing::Present, running: true }
     }
 
@@ -218,7 +231,7 @@ mod tests {
     #[test]
     fn an_address_that_stays_away_is_given_up_for_another_that_nodes_can_reach() {
         let (_, missing) = events(&known(), &[interface(without_address)], true);
-        let expected = Underlay { address: SECOND, public_ip: SECOND, addresses: vec![SECOND], ..known().underlay };
+        let expected = Underlay { ipv4: Some(end(SECOND, None)), addresses: vec![SECOND.into()], ..known().underlay };
         let (reported, _) = events(&missing, &[interface(without_address)], false);
         assert_eq!(reported, [UnderlayEvent::AddressChanged(expected.clone())]);
 
@@ -263,7 +276,7 @@ mod tests {
     fn a_public_address_that_the_operator_has_set_survives_a_change_of_address() {
         for public_ip in [ADDRESS, Ipv4Addr::new(203, 0, 113, 9)] {
             let now = observe(&known(), &fixed(Some(public_ip)), &[interface(without_address)], false);
-            assert_eq!((now.underlay.address, now.underlay.public_ip), (SECOND, public_ip));
+            assert_eq!(now.underlay.ipv4, Some(end(SECOND, Some(public_ip))));
         }
     }
 
@@ -274,25 +287,46 @@ mod tests {
             let address = |&last| Address { ip: ipv6(last), link_local: false, permanent: true, unfit: false };
             interface(|interface| interface.ipv6_addresses = lasts.iter().map(address).collect())
         };
-        let choice = UnderlayChoice { ipv6: true, ..UnderlayChoice::default() };
+        let choice = UnderlayChoice { outer: Outer::Either, ..UnderlayChoice::default() };
         let fixed = Fixed { first_name: "eth0".to_owned(), choice };
-        let state = |last: Option<u16>| {
-            let end = last.map(|last| Ipv6End { address: ipv6(last), public_ip: ipv6(last) });
-            State { underlay: Underlay { ipv6: end, ..known().underlay }, ..known() }
+        let state = |last: Option<u16>, there: &[u16]| {
+            let ipv6_end = last.map(|last| end(ipv6(last), None));
+            let addresses = known().underlay.addresses.into_iter().chain(there.iter().map(|&last| ipv6(last).into()));
+            let addresses = addresses.collect();
+            State { underlay: Underlay { ipv6: ipv6_end, addresses, ..known().underlay }, ..known() }
         };
-        let changed = |last| vec![UnderlayEvent::AddressChanged(state(last).underlay)];
+        let changed = |last, there| vec![UnderlayEvent::AddressChanged(state(last, there).underlay)];
         let cases = [
             ("in use", Some(1), vec![2, 1], false, vec![]),
             ("waited for", Some(1), vec![2], true, vec![]),
-            ("replaced", Some(1), vec![2], false, changed(Some(2))),
-            ("gone, with none in its place", Some(1), vec![], false, changed(None)),
-            ("new", None, vec![2], true, changed(Some(2))),
+            ("replaced", Some(1), vec![2], false, changed(Some(2), &[2])),
+            ("gone, with none in its place", Some(1), vec![], false, changed(None, &[])),
+            ("new", None, vec![2], true, changed(Some(2), &[2])),
         ];
         for (name, before, now, patient, expected) in cases {
-            let before = state(before);
+            let before = state(before, &[]);
             let now = observe(&before, &fixed, &[there(&now)], patient);
             assert_eq!(changes(&before, &now), expected, "{name}");
             assert_eq!(now.standing == Standing::AddressMissing, name == "waited for", "{name}");
         }
+    }
+
+    #[test]
+    fn a_node_without_ipv4_is_known_by_its_ipv6_address() {
+        let ipv6 = |last| Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, last);
+        let there = |lasts: &[u16]| {
+            let address = |&last| Address { ip: ipv6(last), link_local: false, permanent: true, unfit: false };
+            interface(|interface| interface.ipv6_addresses = lasts.iter().map(address).collect())
+        };
+        let choice = UnderlayChoice { outer: Outer::Ipv6, ..UnderlayChoice::default() };
+        let fixed = Fixed { first_name: "eth0".to_owned(), choice };
+        let before =
+            State { underlay: Underlay { ipv4: None, ipv6: Some(end(ipv6(1), None)), ..known().underlay }, ..known() };
+        let standing = |lasts, patient| observe(&before, &fixed, &[there(lasts)], patient).standing;
+        assert_eq!(standing(&[1], true), Standing::Present);
+        assert_eq!(standing(&[], true), Standing::AddressMissing);
+        assert_eq!(standing(&[], false), Standing::NoAddress);
+        let moved = observe(&before, &fixed, &[there(&[2])], false).underlay;
+        assert_eq!((moved.ipv4, moved.ipv6), (None, Some(end(ipv6(2), None))), "IPv4 stays out of it");
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::notices::{Notice, Notices, ask};
 
 use super::state::{Fixed, Standing, State, changes, observe};
-use super::{Underlay, UnderlayChoice, UnderlayError, read};
+use super::{Outer, Underlay, UnderlayChoice, UnderlayError, read};
 
 /// How long an address that has been removed is waited for: DHCP clients take theirs away for a moment when they renew it.
 pub const ADDRESS_GRACE: Duration = Duration::from_secs(3);
@@ -25,7 +25,7 @@ pub const ADDRESS_GRACE: Duration = Duration::from_secs(3);
 pub enum UnderlayEvent {
     /// The interface does not exist any more.
     Gone,
-    /// The interface has lost its last usable IPv4 address, and did not get one within [`ADDRESS_GRACE`].
+    /// The interface has lost the last usable address of the family that the node is known by, and did not get one within [`ADDRESS_GRACE`].
     AddressGone,
     /// After [`Gone`](Self::Gone) or [`AddressGone`](Self::AddressGone), or in their place when another interface has taken
     /// over name or address: the interface as it is now. What was attached to the old one is not attached to this one.
@@ -68,7 +68,7 @@ impl Watch {
     /// [`UnderlayError::Socket`].
     pub fn new(underlay: Underlay, choice: UnderlayChoice) -> Result<Self, UnderlayError> {
         let mut groups = vec![MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
-        if choice.ipv6 {
+        if choice.outer != Outer::Ipv4 {
             groups.extend([MulticastGroup::Ipv6Ifaddr, MulticastGroup::Ipv6Route]);
         }
         Ok(Self {

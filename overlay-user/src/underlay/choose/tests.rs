@@ -1,6 +1,6 @@
 //! The choice as a table: what the operator said on what node, and what comes of it.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::{MIN_OVERLAY_MTU, RouteInfo};
 use super::*;
@@ -39,7 +39,7 @@ fn node() -> (Vec<Interface>, Routes) {
         interface("docker0", 9, &[address("192.168.90.1"), address("10.1.15.1")]),
     ];
     let route = |ifindex, metric| RouteInfo { ifindex, source: None, metric };
-    (interfaces, Routes { default: vec![route(3, 200), route(2, 100)], reach: None })
+    (interfaces, Routes { default: vec![route(3, 200), route(2, 100)], ..Routes::default() })
 }
 
 fn regexes(patterns: &[&str]) -> Vec<Regex> {
@@ -54,7 +54,7 @@ fn strings(values: &[&str]) -> Vec<String> {
 fn outcome(choice: &UnderlayChoice) -> Result<(String, String, String), String> {
     let (interfaces, routes) = node();
     let chosen = choose(&interfaces, &routes, choice).map_err(|error| error.to_string())?;
-    Ok((chosen.name, chosen.address.to_string(), chosen.public_ip.to_string()))
+    Ok((chosen.name.clone(), chosen.local_text(), chosen.public_text()))
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn can_reach_takes_the_source_address_of_the_route() {
     routes.reach = Some(RouteInfo { ifindex: 3, source: "172.16.0.2".parse().ok(), metric: 0 });
     let choice = UnderlayChoice { iface_can_reach: "192.0.2.1".parse().ok(), ..UnderlayChoice::default() };
     let chosen = choose(&interfaces, &routes, &choice).unwrap();
-    assert_eq!((chosen.name.as_str(), chosen.address), ("eth1", Ipv4Addr::new(172, 16, 0, 2)));
+    assert_eq!((chosen.name.as_str(), chosen.local_text()), ("eth1", "172.16.0.2".to_owned()));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn ipv6_comes_from_the_same_interface_where_it_is_asked_for() {
     };
     let of = |iface: &str, public_ipv6: Option<&str>| UnderlayChoice {
         iface: strings(&[iface]),
-        ipv6: true,
+        outer: Outer::Either,
         public_ipv6: public_ipv6.map(|ip| ip.parse().unwrap()),
         ..UnderlayChoice::default()
     };
@@ -244,4 +244,26 @@ fn ipv6_comes_from_the_same_interface_where_it_is_asked_for() {
     assert_eq!(end(&of("eth1", None)), Ok(None), "IPv4 alone carries all");
     let refused = end(&of("eth1", Some("2001:db8::9"))).unwrap_err();
     assert!(refused.contains("eth1") && refused.contains("--public-ipv6 2001:db8::9"), "{refused}");
+}
+
+#[test]
+fn an_interface_needs_an_address_of_a_family_that_outer_packets_may_have() {
+    let ipv6 =
+        Address { ip: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), link_local: false, permanent: true, unfit: false };
+    let (mut interfaces, _) = node();
+    interfaces[1].ipv6_addresses = vec![ipv6];
+    interfaces[6].ipv6_addresses = vec![ipv6];
+    let routes = Routes { default_ipv6: vec![RouteInfo { ifindex: 7, source: None, metric: 0 }], ..Routes::default() };
+    let chosen = |outer, iface: &[&str]| {
+        let choice = UnderlayChoice { iface: strings(iface), outer, ..UnderlayChoice::default() };
+        let chosen = choose(&interfaces, &routes, &choice).map_err(|error| error.to_string())?;
+        Ok::<_, String>((chosen.ipv4.is_some(), chosen.ipv6.is_some()))
+    };
+    assert_eq!(chosen(Outer::Either, &["eth0"]), Ok((true, true)));
+    assert_eq!(chosen(Outer::Ipv6, &["eth0"]), Ok((false, true)));
+    assert_eq!(chosen(Outer::Ipv6, &["eth1"]), Ok((true, false)), "IPv4 carries IPv6 where there is nothing else");
+    assert_eq!(chosen(Outer::Either, &["bare0"]), Ok((false, true)));
+    assert_eq!(chosen(Outer::Ipv6, &["fd00::1"]), Ok((false, true)), "named by its address");
+    assert_eq!(chosen(Outer::Either, &[]), Ok((false, true)), "by the IPv6 default route");
+    assert!(chosen(Outer::Ipv4, &["bare0"]).unwrap_err().contains("no usable IPv4 address"));
 }
