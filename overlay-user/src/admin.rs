@@ -3,7 +3,7 @@
 mod ours;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
 use comfy_table::{Table, presets};
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 pub use self::ours::Ours;
 use crate::datastore::{Created, Datastore, DatastoreError, Entry, Lifetime, Replaced, Scope};
-use crate::lease::{Backend, Lease, Node, SubnetKey, ValueError};
+use crate::lease::{Backend, Lease, Node, SubnetKey, ValueError, Vtep};
 use crate::network::{ConfigError, NetworkConfig};
 
 /// Why a command on the datastore failed. One line.
@@ -27,16 +27,12 @@ pub enum AdminError {
     #[error("read the network config: there is none; write one with `overlay config set`")]
     NoConfig,
     /// The subnet may not be leased in this network.
-    #[error("reserve {subnet}: not a subnet of the network config; it wants /{len} from {min} to {max}")]
+    #[error("reserve {subnet}: not a subnet of the network config; it wants {wanted}")]
     Unfit {
         /// The subnet.
         subnet: SubnetKey,
-        /// The length of the network's subnets.
-        len: u8,
-        /// The first one.
-        min: Ipv4Addr,
-        /// The last one.
-        max: Ipv4Addr,
+        /// What subnets may be leased.
+        wanted: String,
     },
     /// The address is none that a node can have.
     #[error("reserve {subnet}: {source}")]
@@ -62,7 +58,7 @@ pub enum AdminError {
         /// The subnet.
         subnet: SubnetKey,
         /// The node.
-        public_ip: Ipv4Addr,
+        public_ip: IpAddr,
         /// What it has.
         has: SubnetKey,
     },
@@ -79,12 +75,16 @@ pub enum AdminError {
 pub struct LeaseRow {
     /// The subnet, or the key if it names none.
     pub subnet: String,
-    /// The node's underlay address.
+    /// The node's underlay address over IPv4, if it has one.
     pub public_ip: Option<Ipv4Addr>,
+    /// The same over IPv6.
+    pub public_ipv6: Option<Ipv6Addr>,
     /// How the node wants to receive packets.
     pub backend: Option<String>,
-    /// The MAC address of the node's VTEP, for vxlan.
+    /// The MAC address of the node's VTEP over IPv4, for vxlan.
     pub vtep_mac: Option<String>,
+    /// The same over IPv6.
+    pub ipv6_vtep_mac: Option<String>,
     /// Never expires.
     pub reserved: bool,
     /// Seconds until it expires if nobody renews it; absent for a reservation.
@@ -130,8 +130,10 @@ fn row(entry: &Entry, ours: &Ours, expiries: &BTreeMap<String, SystemTime>) -> L
     let nothing = LeaseRow {
         subnet: entry.key.clone(),
         public_ip: None,
+        public_ipv6: None,
         backend: None,
         vtep_mac: None,
+        ipv6_vtep_mac: None,
         reserved: entry.permanent,
         expires_in: expiries.get(&entry.key).map(left),
         ours: false,
@@ -141,12 +143,14 @@ fn row(entry: &Entry, ours: &Ours, expiries: &BTreeMap<String, SystemTime>) -> L
         Ok(lease) => {
             let ours = ours.holds(&lease);
             let node = lease.node;
-            let vtep_mac = match &node.backend {
-                Backend::Vxlan { v4, v6 } => v4.or(*v6).map(|vtep| vtep.mac.to_string()),
-                _ => None,
+            let mac = |vtep: Option<Vtep>| vtep.map(|vtep| vtep.mac.to_string());
+            let (vtep_mac, ipv6_vtep_mac) = match &node.backend {
+                Backend::Vxlan { v4, v6 } => (mac(*v4), mac(*v6)),
+                _ => (None, None),
             };
-            let (public_ip, backend) = (Some(node.public_ip), Some(node.backend.name().to_owned()));
-            LeaseRow { public_ip, backend, vtep_mac, ours, ..nothing }
+            let public_ip = Some(node.public_ip).filter(|address| !address.is_unspecified());
+            let (public_ipv6, backend) = (node.public_ipv6, Some(node.backend.name().to_owned()));
+            LeaseRow { public_ip, public_ipv6, backend, vtep_mac, ipv6_vtep_mac, ours, ..nothing }
         }
         Err(error) => LeaseRow { problem: Some(error.to_string()), ..nothing },
     }
@@ -162,15 +166,21 @@ pub fn lease_table(rows: &[LeaseRow]) -> String {
         let dash = || "-".to_owned();
         table.add_row([
             row.subnet.clone(),
-            row.public_ip.map_or_else(dash, |ip| ip.to_string()),
+            lines(row.public_ip, row.public_ipv6),
             row.backend.clone().unwrap_or_else(dash),
-            row.vtep_mac.clone().unwrap_or_else(dash),
+            lines(row.vtep_mac.clone(), row.ipv6_vtep_mac.clone()),
             if row.reserved { "never".to_owned() } else { row.expires_in.map_or_else(dash, duration) },
             if row.ours { "yes" } else { "no" }.to_owned(),
             row.problem.clone().unwrap_or_else(dash),
         ]);
     }
     table.trim_fmt()
+}
+
+/// What there is over IPv4, and below it what there is over IPv6; a dash where there is nothing.
+fn lines(ipv4: Option<impl ToString>, ipv6: Option<impl ToString>) -> String {
+    let lines: Vec<_> = ipv4.iter().map(ToString::to_string).chain(ipv6.iter().map(ToString::to_string)).collect();
+    if lines.is_empty() { "-".to_owned() } else { lines.join("\n") }
 }
 
 /// Seconds in the two largest units that they fill.
@@ -189,25 +199,30 @@ fn duration(seconds: u64) -> String {
 /// # Errors
 /// When the subnet does not fit the network config or is another node's, when the node has another subnet or no node can
 /// have the address, or the datastore fails.
-pub async fn lease_reserve(store: &dyn Datastore, subnet: SubnetKey, public_ip: Ipv4Addr) -> Result<(), AdminError> {
-    let value = Node { public_ip, public_ipv6: None, backend: Backend::Udp }.to_value();
+pub async fn lease_reserve(store: &dyn Datastore, subnet: SubnetKey, public_ip: IpAddr) -> Result<(), AdminError> {
+    let (ipv4, ipv6) = match public_ip {
+        IpAddr::V4(ipv4) => (ipv4, None),
+        IpAddr::V6(ipv6) => (Ipv4Addr::UNSPECIFIED, Some(ipv6)),
+    };
+    let owner = Node { public_ip: ipv4, public_ipv6: ipv6, backend: Backend::Udp };
+    let value = owner.to_value();
     Node::parse(&value).map_err(|source| AdminError::PublicIp { subnet, source })?;
     let config = NetworkConfig::parse(config_get(store).await?.as_bytes())?;
-    if let Some(pool) = config.ipv4.filter(|_| !crate::allocate::fits(&config, &subnet)) {
-        return Err(AdminError::Unfit { subnet, len: pool.subnet_len(), min: pool.min(), max: pool.max() });
+    if !crate::allocate::fits(&config, &subnet) {
+        return Err(AdminError::Unfit { subnet, wanted: wanted(&config) });
     }
     let entries = store.snapshot(&Scope::Everything).await?.entries;
     let mut held = None;
     for entry in &entries {
         let Ok(taken) = entry.key.parse::<SubnetKey>() else { continue };
         let node = Node::parse(&entry.value);
-        let is_its = node.as_ref().is_ok_and(|node| node.public_ip == public_ip);
+        let is_its = node.as_ref().is_ok_and(|node| node.is_same_as(&owner));
         if taken == subnet && is_its {
             held = Some(entry);
         } else if is_its {
             return Err(AdminError::HasAnother { subnet, public_ip, has: taken });
-        } else if overlap(taken, subnet) {
-            let owner = node.map_or_else(|_| "nobody knows whom".to_owned(), |node| node.public_ip.to_string());
+        } else if taken.overlaps(&subnet) {
+            let owner = node.map_or_else(|_| "nobody knows whom".to_owned(), |node| node.address().to_string());
             return Err(AdminError::Taken { subnet, taken, owner });
         }
     }
@@ -222,10 +237,11 @@ pub async fn lease_reserve(store: &dyn Datastore, subnet: SubnetKey, public_ip: 
     done.then_some(()).ok_or(AdminError::Busy(subnet))
 }
 
-fn overlap(a: SubnetKey, b: SubnetKey) -> bool {
-    // A network of no bits stands for no IPv4 subnet at all.
-    let v4 = a.v4.prefix() > 0 && b.v4.prefix() > 0 && a.v4.overlaps(b.v4);
-    v4 || a.v6.zip(b.v6).is_some_and(|(a, b)| a.overlaps(b))
+/// Which subnets may be leased, for people.
+fn wanted(config: &NetworkConfig) -> String {
+    let ipv4 = config.ipv4.map(|pool| format!("/{} from {} to {}", pool.subnet_len(), pool.min(), pool.max()));
+    let ipv6 = config.ipv6.map(|pool| format!("/{} from {} to {}", pool.subnet_len(), pool.min(), pool.max()));
+    ipv4.into_iter().chain(ipv6).collect::<Vec<_>>().join(" and ")
 }
 
 /// Deletes the lease or reservation of `subnet`. A node that lives and holds it takes it back at once.

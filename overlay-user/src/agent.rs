@@ -3,6 +3,7 @@
 mod device;
 mod network;
 mod rules;
+mod settled;
 mod start;
 pub mod state;
 mod summary;
@@ -17,11 +18,14 @@ use tokio::{
     time::Interval,
 };
 
-pub(crate) use self::start::{Adopted, Settled, choose_underlay, claim_port, network_config};
 use self::{
     device::Devices,
     rules::Rules,
     state::{Choice, StateHandle},
+};
+pub(crate) use self::{
+    settled::{Adopted, Settled, claim_port},
+    start::{choose_underlay, network_config},
 };
 use crate::{
     backoff::Backoff,

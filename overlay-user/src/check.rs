@@ -34,8 +34,8 @@ use crate::{
     lease::SubnetKey,
     link::LinkConfig,
     network::NetworkConfig,
-    node::Plan,
-    underlay::{MIN_OVERLAY_MTU, Underlay},
+    node::{self, Plan},
+    underlay::Underlay,
 };
 
 /// Checks this node for an agent with this configuration.
@@ -53,6 +53,7 @@ pub async fn run(config: &AgentConfig) -> Result<Report> {
         findings: Vec::new(),
     };
     let play = check.cluster().await;
+    let forwarding = sysctls::forwarding(&play.plan.ranges);
     let mut findings = vec![privileges::check(&config.run_dir), kernel::check()];
     findings.extend(rehearsal::check(play).await);
     findings.extend([
@@ -62,9 +63,9 @@ pub async fn run(config: &AgentConfig) -> Result<Report> {
         subnet_file::check(&config.subnet_file),
         running,
         others,
-        sysctls::forwarding(),
-        sysctls::conntrack(config.flow_ttl != 0),
     ]);
+    findings.extend(forwarding);
+    findings.push(sysctls::conntrack(config.flow_ttl != 0));
     findings.append(&mut check.findings);
     let agent_pid = check.agent.and_then(|pid| pid.parse().ok());
     Ok(Report::new(agent_pid, check.choice, findings))
@@ -121,7 +122,7 @@ impl Check<'_> {
         let adopted = Adopted::find(&self.handle, backend).await.unwrap_or_else(|_| Adopted::none(backend));
         let (finding, mtu) = mtu::check(&underlay, network);
         self.findings.push(finding);
-        let mtu_or_least = mtu.unwrap_or(MIN_OVERLAY_MTU);
+        let mtu_or_least = mtu.unwrap_or_else(|| node::least_mtu(network.ipv6.is_some()));
         let settled = Settled { network: network.clone(), underlay, mtu: mtu_or_least, macs: adopted.macs() };
         self.findings.push(port::check(&settled, self.agent.as_deref(), &adopted).await);
         let (finding, subnets) = subnet::check(&**store, network, &settled.claim(self.config)).await;

@@ -10,19 +10,21 @@ mod mend;
 mod owners;
 mod plan;
 mod route_maps;
+mod take_down;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use ipnetwork::IpNetwork;
-use overlay_common::{Encapsulation, LocalNode, Route};
+use overlay_common::{Encapsulation, Route};
 use rtnetlink::Handle;
 
-pub(crate) use self::plan::presented;
+pub(crate) use self::plan::{least_mtu, presented};
 use self::{containers::Containers, fragments::Fragments, layout::Layout, route_maps::RouteMaps};
 pub use self::{
     decap::{DecapChoice, DecapPlace, check_decap, choose_decap},
     plan::{Macs, Plan, overhead, overlay_mtu},
+    take_down::take_down,
 };
 
 use crate::{
@@ -31,9 +33,8 @@ use crate::{
     direct::DirectRoutes,
     endpoints::Endpoints,
     link::{self, LinkConfig, LinkError, OverlayLink},
-    loader::{self, Interface, Programs},
-    maps::{Family, LocalNodeMap, MapsError},
-    masquerade,
+    loader::{Interface, Programs},
+    maps::{LocalNodeMap, MapsError},
     routes::RouteChange,
     rundir::RunDir,
 };
@@ -274,48 +275,4 @@ async fn undo(handle: &Handle, links: &[OverlayLink], error: LinkError) -> LinkE
         }
     }
     error
-}
-
-/// Takes away everything that agents have left in `run_dir` and its overlay devices. What is missing is no error.
-///
-/// # Errors
-/// When the kernel refuses.
-pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
-    let (devices, conntrack) = (run_dir.devices(), run_dir.conntrack());
-    remove_direct_routes(handle, run_dir).await?;
-    // Pins before the devices: programs detach, so that a device does not drop packets with them half gone.
-    loader::take_down(run_dir)?;
-    run_dir.remove_layouts()?;
-    for overlay in devices.iter().map(|device| link::overlay_of(device)).collect::<BTreeSet<_>>() {
-        masquerade::remove(&overlay).await.with_context(|| format!("remove the netfilter rules of {overlay}"))?;
-    }
-    for device in devices {
-        link::remove(handle, &device).await.with_context(|| format!("remove device {device}"))?;
-    }
-    // When no flow is on the fast path any more, of another overlay on this node neither.
-    if let Some(before) = conntrack {
-        let others = link::list(handle).await?;
-        if others.is_empty() {
-            conntrack::put_back(&before)?;
-        } else {
-            let others = others.join(", ");
-            tracing::info!(others, before, "nf_conntrack_tcp_be_liberal stays set for other overlays");
-        }
-    }
-    Ok(run_dir.remove()?)
-}
-
-/// Removes the plain routes into the networks that the maps name, if an agent has got as far as to write them there.
-async fn remove_direct_routes(handle: &Handle, run_dir: &RunDir) -> Result<()> {
-    let Ok(local) = LocalNodeMap::open(&run_dir.maps()).and_then(|map| map.get()) else { return Ok(()) };
-    let networks: Vec<_> = [network::<[u8; 4]>(&local), network::<[u8; 16]>(&local)].into_iter().flatten().collect();
-    let direct = DirectRoutes::new(handle.clone(), networks, local.underlay_ifindex, true);
-    Ok(direct.remove_all_but(&BTreeSet::new()).await?)
-}
-
-/// The overlay network of one family, if there is one.
-fn network<A: Family>(local: &LocalNode) -> Option<IpNetwork> {
-    let range = local.range::<A>();
-    let (first, length) = range.network();
-    range.is_on().then(|| A::of(first).network(length).into())
 }

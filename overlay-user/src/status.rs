@@ -7,14 +7,15 @@ mod sample;
 mod text;
 
 use std::{
+    collections::BTreeSet,
     iter::Sum,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
 use anyhow::Result;
-use ipnetwork::Ipv4Network;
-use overlay_common::{Reason, Traffic};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use overlay_common::{LocalNode, Reason, Traffic};
 use serde::Serialize;
 
 pub(crate) use self::{
@@ -24,7 +25,7 @@ pub(crate) use self::{
 use crate::{
     agent::state::{self, AgentState},
     interface_name::interface_name,
-    maps::LocalNodeMap,
+    maps::{Family, LocalNodeMap},
     rundir::RunDir,
 };
 
@@ -48,16 +49,24 @@ pub struct Status {
 /// This node, as the programs see it.
 #[derive(Debug, Serialize)]
 pub struct NodeStatus {
-    /// Underlay address.
-    pub address: Ipv4Addr,
+    /// Underlay address over IPv4; null without one.
+    pub address: Option<Ipv4Addr>,
+    /// The same over IPv6.
+    pub ipv6_address: Option<Ipv6Addr>,
     /// The underlay interface; null when there is none with its index any more.
     pub underlay: Option<String>,
-    /// The overlay device; null when it is gone.
+    /// The overlay device over IPv4; null when it is gone, or there is none.
     pub overlay: Option<String>,
-    /// The overlay network.
-    pub network: Ipv4Network,
-    /// The subnet that is forwarded for; null while another node holds ours.
+    /// The same over IPv6.
+    pub ipv6_overlay: Option<String>,
+    /// The IPv4 network; null without one.
+    pub network: Option<Ipv4Network>,
+    /// The IPv4 subnet that is forwarded for; null without one, and while another node holds ours.
     pub subnet: Option<Ipv4Network>,
+    /// The IPv6 network; null without one.
+    pub ipv6_network: Option<Ipv6Network>,
+    /// The IPv6 subnet that is forwarded for, as the IPv4 one.
+    pub ipv6_subnet: Option<Ipv6Network>,
     /// UDP port.
     pub port: u16,
     /// VXLAN network number, 0 for `udp`.
@@ -69,8 +78,8 @@ pub struct NodeStatus {
 /// A remote subnet.
 #[derive(Debug, Serialize)]
 pub struct Peer {
-    /// The subnet.
-    pub subnet: Ipv4Network,
+    /// The subnet, of either family.
+    pub subnet: IpNetwork,
     /// Underlay address of the node that owns it.
     pub node: IpAddr,
     /// `active`, `idle`, or `one-way` where packets went out and none has come in, ever.
@@ -127,7 +136,7 @@ impl Status {
     /// What is so now, with rates as they were from `before` until `after`.
     pub(crate) async fn between(run_dir: &RunDir, before: &Sample, after: &Sample) -> Result<Self> {
         let agent = state::ask(&run_dir.socket()).await;
-        let node = NodeStatus::read(run_dir, after.containers().count())?;
+        let node = NodeStatus::read(run_dir, after.containers().map(|(_, veth)| veth).collect::<BTreeSet<_>>().len())?;
         let interval = after.since(before).as_secs_f64();
         let peers = after.routes.iter().map(|(&subnet, route)| {
             let (old, new) = (before.traffic(subnet), after.traffic(subnet));
@@ -151,21 +160,50 @@ impl Status {
 impl NodeStatus {
     fn read(run_dir: &RunDir, containers: usize) -> Result<Self> {
         let node = LocalNodeMap::open(&run_dir.existing_maps()?)?.get()?;
-        let (vtep, range) = (node.vtep::<[u8; 4]>(), node.range::<[u8; 4]>());
-        let of = |(address, length)| Ipv4Network::new(address, length);
-        let subnet = range.claims_subnet().then(|| of(range.subnet())).transpose()?;
-        let network = of(range.network())?;
+        let (vtep4, vtep6) = (node.vtep::<[u8; 4]>(), node.vtep::<[u8; 16]>());
+        let (network, subnet) = range::<[u8; 4]>(&node);
+        let (ipv6_network, ipv6_subnet) = range::<[u8; 16]>(&node);
+        let (device4, device6) = (node.device::<[u8; 4]>(), node.device::<[u8; 16]>());
         Ok(Self {
-            address: vtep.address,
+            address: device4.map(|_| vtep4.address),
+            ipv6_address: device6.map(|_| vtep6.address),
             underlay: interface_name(node.underlay_ifindex),
-            overlay: interface_name(node.usual_device::<[u8; 4]>().ifindex),
+            overlay: device4.and_then(|device| interface_name(device.ifindex)),
+            ipv6_overlay: device6.and_then(|device| interface_name(device.ifindex)),
             network,
             subnet,
-            port: vtep.port,
-            vni: vtep.vni,
+            ipv6_network,
+            ipv6_subnet,
+            port: node.port(),
+            vni: node.vni(),
             containers,
         })
     }
+
+    /// The underlay addresses, for people.
+    #[must_use]
+    pub fn addresses_text(&self) -> String {
+        both(self.address, self.ipv6_address).unwrap_or_else(|| "no address".to_owned())
+    }
+
+    /// The subnets that are forwarded for, for people.
+    #[must_use]
+    pub fn subnets_text(&self) -> Option<String> {
+        both(self.subnet, self.ipv6_subnet)
+    }
+}
+
+/// What there is of a thing for IPv4 and the same for IPv6, for people.
+fn both(ipv4: Option<impl ToString>, ipv6: Option<impl ToString>) -> Option<String> {
+    let texts: Vec<_> = ipv4.iter().map(ToString::to_string).chain(ipv6.iter().map(ToString::to_string)).collect();
+    (!texts.is_empty()).then(|| texts.join(" and "))
+}
+
+/// The network of one family and the subnet that is forwarded for, as far as there are any.
+fn range<A: Family>(node: &LocalNode) -> (Option<A::Network>, Option<A::Network>) {
+    let range = node.range::<A>();
+    let of = |(first, length)| A::of(first).network(length);
+    (range.is_on().then(|| of(range.network())), range.claims_subnet().then(|| of(range.subnet())))
 }
 
 impl Counts {

@@ -40,7 +40,7 @@ fn cases() -> Vec<Case> {
         case("10.2.1.0-24", good.clone(), &["10.2.1.0-24", "outside the network"]),
         case("10.1.112.0-33", good.clone(), &["10.1.112.0-33", "not of the form"]),
         case("hello", good.clone(), &["hello", "not of the form"]),
-        case("10.1.100.0-24&fd00::-64", good.clone(), &["10.1.100.0-24&fd00::-64", "same IPv4 subnet"]),
+        case("10.1.100.0-24&fd00::-64", good.clone(), &["10.1.100.0-24&fd00::-64", "has the same subnet"]),
         Case { key: b"10.1.\xff.0-24", value: good.into(), words: &["10.1.\u{fffd}.0-24", "not of the form"] },
     ]
 }

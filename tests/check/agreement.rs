@@ -49,8 +49,9 @@ fn a_node_in_order_starts_with_either_backend() {
     }
 }
 
-/// What a data path without IPv6 cannot do.
-const IPV6: &str = r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48","Backend":{"Type":"vxlan"}}"#;
+/// IPv4 and IPv6.
+const DUAL_STACK: &str =
+    r#"{"Network":"10.1.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:1::/48","Backend":{"Type":"vxlan"}}"#;
 
 #[test]
 fn network_configs() {
@@ -59,7 +60,6 @@ fn network_configs() {
             ("{\"Network\":", "config"),
             (r#"{"Network":"10.1.0.0/16","SubnetLen":12}"#, "config"),
             (r#"{"Network":"10.1.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}"#, "config"),
-            (IPV6, "config"),
             (r#"{"Network":"192.168.0.0/16"}"#, "underlay"),
         ] {
             cluster.write_config(config).unwrap();
@@ -77,11 +77,25 @@ fn network_configs() {
 }
 
 #[test]
+fn ipv6_inside() {
+    on_a_node(Backend::Vxlan, |cluster| {
+        cluster.write_config(DUAL_STACK).unwrap();
+        let checked = agree(cluster, USUAL, None);
+        for (check, word) in [("config", "fd00:1::/48"), ("subnet", "fd00:1:"), ("device", "fd00:1::/48")] {
+            checked.says(check, "green", &[word]);
+        }
+        checked.says("ipv6-forward", "green", &[]);
+        cluster.nodes()[0].netns().ip("link set dev eth0 mtu 1329").unwrap();
+        agree(cluster, USUAL, Some("mtu")).says("mtu", "red", &["1280", "1330"]);
+    });
+}
+
+#[test]
 fn interfaces() {
     on_a_node(Backend::Vxlan, |cluster| {
         agree(cluster, &["--iface", "nosuch0"], Some("underlay")).says("underlay", "red", &["nosuch0"]);
         agree(cluster, &["--iface", "lo"], Some("underlay")).says("underlay", "red", &["loopback"]);
-        agree(cluster, &[], Some("underlay")).says("underlay", "red", &["no IPv4 default route"]);
+        agree(cluster, &[], Some("underlay")).says("underlay", "red", &["no default route"]);
         let node = cluster.nodes()[0].netns();
         node.ip("link set dev eth0 mtu 620").unwrap();
         agree(cluster, USUAL, Some("mtu")).says("mtu", "red", &["620"]);

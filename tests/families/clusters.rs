@@ -1,10 +1,18 @@
 //! Clusters of our own nodes: every family inside over every family outside.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
-use overlay_tests::{cluster::Cluster, families::Families, node::UNDERLAY_DEVICE, sandbox::isolated};
+use overlay_tests::{
+    cluster::Cluster, families::Families, node::UNDERLAY_DEVICE, process::wait_until, sandbox::isolated,
+};
 
 use crate::ground::{all_talk, devices, on_cluster, settings};
+
+/// How long a node may take to follow its underlay: it waits a while for an address that is gone.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Over which address the first node reaches each subnet of the second.
 fn ways(cluster: &Cluster) -> Vec<IpAddr> {
@@ -76,15 +84,29 @@ fn an_underlay_of_one_family_carries_both() {
 }
 
 #[test]
-fn a_node_without_ipv6_on_its_underlay_takes_ipv6_over_ipv4() {
+fn ipv6_on_the_underlay_of_a_node_is_missed_comes_moves_and_goes_and_all_talk_all_the_while() {
     isolated(|| {
         let settings = settings(3, Families::Dual, Families::Dual);
         let mut cluster = Cluster::new(&settings).unwrap();
-        cluster.nodes()[1].netns().ip(&format!("-6 address flush dev {UNDERLAY_DEVICE} scope global")).unwrap();
+        let change = |cluster: &Cluster, what: &str| {
+            cluster.nodes()[1].netns().ip(&format!("-6 address {what} dev {UNDERLAY_DEVICE}")).unwrap();
+        };
+        change(&cluster, "del fd50::2/64");
         cluster.bring_up(&settings.network_config()).unwrap();
-        all_talk(cluster.nodes());
-        assert_eq!(ways(&cluster), [IpAddr::from(Ipv4Addr::new(192, 168, 50, 2)); 2]);
+        let over_ipv4 = IpAddr::from(Ipv4Addr::new(192, 168, 50, 2));
+        let ipv6 = |last| IpAddr::from(Ipv6Addr::new(0xfd50, 0, 0, 0, 0, 0, 0, last));
         let mtus: Vec<_> = cluster.nodes().iter().map(|node| node.subnet().mtu).collect();
         assert_eq!(mtus, [1430, 1450, 1430]);
+        for (what, expected, device) in [
+            (&[][..], over_ipv4, &["overlay.1"][..]),
+            (&["add fd50::2/64 nodad"], ipv6(2), &["overlay-v6.1", "overlay.1"]),
+            (&["add fd50::22/64 nodad", "del fd50::2/64"], ipv6(0x22), &["overlay-v6.1", "overlay.1"]),
+            (&["del fd50::22/64"], over_ipv4, &["overlay.1"]),
+        ] {
+            what.iter().for_each(|what| change(&cluster, what));
+            wait_until(&format!("IPv6 over {expected}"), LIMIT, || ways(&cluster) == [over_ipv4, expected]).unwrap();
+            assert_eq!(devices(&cluster.nodes()[1]), device, "{what:?}");
+            all_talk(cluster.nodes());
+        }
     });
 }

@@ -120,14 +120,21 @@ fn a_malformed_network_config() {
 }
 
 #[test]
-fn ipv6_which_the_data_path_does_not_carry() {
+fn ipv6_that_has_no_room() {
     isolated(|| {
         let cluster = one_node();
-        for ipv4 in [r#""Network":"10.1.0.0/16""#, r#""EnableIPv4":false"#] {
-            let ipv6 = r#""EnableIPv6":true,"IPv6Network":"fd00:1::/48""#;
-            cluster.write_config(&format!(r#"{{{ipv4},{ipv6},"Backend":{{"Type":"vxlan"}}}}"#)).unwrap();
-            assert_names(&refusal(&cluster, agent(&cluster)), &["EnableIPv6 true", "no IPv6", "to false"]);
-        }
+        let ipv6 = r#""EnableIPv6":true,"IPv6Network":"fd00:1::/48","Backend":{"Type":"vxlan"}"#;
+        cluster.write_config(&format!(r#"{{"Network":"10.1.0.0/16",{ipv6}}}"#)).unwrap();
+        cluster.nodes()[0].netns().ip("link set dev eth0 mtu 1329").unwrap();
+        assert_names(&refusal(&cluster, agent(&cluster)), &["eth0", "1329", "1280", "1330"]);
+        cluster.nodes()[0].netns().ip("link set dev eth0 mtu 1500").unwrap();
+        cluster.write_config(&format!(r#"{{"EnableIPv4":false,{ipv6}}}"#)).unwrap();
+        let public = refusal(&cluster, {
+            let mut command = agent(&cluster);
+            command.args(["--public-ipv6", "fd50::9"]);
+            command
+        });
+        assert_names(&public, &["eth0", "no usable IPv6 address", "--public-ipv6 fd50::9"]);
     });
 }
 

@@ -1,20 +1,26 @@
 //! Kernel parameters: those that the agent sets, and those of others that are in its way.
 
 use super::Finding;
-use crate::sysctl::{Sysctl, SysctlError};
+use crate::{
+    network::Ranges,
+    sysctl::{Sysctl, SysctlError},
+};
 
-/// Containers are reached by forwarding: the agent switches it on.
-pub(super) fn forwarding() -> Finding {
-    const CHECK: &str = "ip-forward";
-    match Sysctl::ipv4("ip_forward").would_set("1") {
-        Ok(false) => Finding::green(CHECK, "on"),
-        Ok(true) => Finding::green(CHECK, "off; the agent switches it on"),
+/// Containers are reached by forwarding: the agent switches it on, for the families in `ranges`.
+pub(super) fn forwarding(ranges: &Ranges) -> Vec<Finding> {
+    let ipv4 = ranges.ipv4.map(|_| ("ip-forward", "net.ipv4.ip_forward", Sysctl::ipv4("ip_forward")));
+    let ipv6 =
+        ranges.ipv6.map(|_| ("ipv6-forward", "net.ipv6.conf.all.forwarding", Sysctl::ipv6_conf("all", "forwarding")));
+    let check = |(check, name, sysctl): (&'static str, &str, Sysctl)| match sysctl.would_set("1") {
+        Ok(false) => Finding::green(check, "on"),
+        Ok(true) => Finding::green(check, "off; the agent switches it on"),
         Err(error) => Finding::refused(
-            CHECK,
+            check,
             error,
-            "set net.ipv4.ip_forward to 1 before the agent starts, or let it write /proc/sys",
+            format!("set {name} to 1 before the agent starts, or let it write /proc/sys"),
         ),
-    }
+    };
+    ipv4.into_iter().chain(ipv6).map(check).collect()
 }
 
 /// Strict checking of sources drops what comes in by another interface than the answer would leave by. The agent sets

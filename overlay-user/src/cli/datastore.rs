@@ -1,6 +1,6 @@
 //! The commands on the datastore, and the options that say where it is.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -82,7 +82,7 @@ pub enum LeaseCommand {
         #[arg(value_parser = subnet)]
         subnet: SubnetKey,
         /// The node's underlay address
-        public_ip: Ipv4Addr,
+        public_ip: IpAddr,
         /// The datastore
         #[command(flatten)]
         operator: OperatorArgs,

@@ -152,6 +152,11 @@ pub fn overhead(underlay: &Underlay, backend: &Backend) -> u32 {
     }
 }
 
+/// The smallest MTU that an overlay may have, with IPv6 in it or without.
+pub(crate) const fn least_mtu(has_ipv6: bool) -> u32 {
+    if has_ipv6 { MIN_OVERLAY_MTU_FOR_IPV6 } else { MIN_OVERLAY_MTU }
+}
+
 /// The overlay's MTU in bytes: what encap, over whichever family, leaves of the backend's MTU or, if it has none, of the
 /// underlay's. `has_ipv6`: whether there is IPv6 in the overlay.
 ///
@@ -167,6 +172,5 @@ pub fn overlay_mtu(underlay: &Underlay, backend: &Backend, has_ipv6: bool) -> Re
         return Err(UnderlayError::MtuBelowConfigured { name, mtu, configured }.into());
     }
     let underlay = Underlay { mtu: configured.unwrap_or(underlay.mtu), ..underlay.clone() };
-    let least = if has_ipv6 { MIN_OVERLAY_MTU_FOR_IPV6 } else { MIN_OVERLAY_MTU };
-    Ok(underlay.overlay_mtu(overhead(&underlay, backend), least)?)
+    Ok(underlay.overlay_mtu(overhead(&underlay, backend), least_mtu(has_ipv6))?)
 }

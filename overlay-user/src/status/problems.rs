@@ -30,7 +30,7 @@ pub(super) fn find(run_dir: &RunDir, agent: Option<&AgentState>, node: &NodeStat
             }
         }),
     }
-    if node.subnet.is_none() {
+    if node.subnets_text().is_none() {
         problems.push(
             "nothing is forwarded for this node's subnet: another node holds it (`overlay lease list`)".to_owned(),
         );

@@ -2,34 +2,55 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::IpAddr,
+    path::Path,
     time::{Duration, Instant},
 };
 
-use ipnetwork::Ipv4Network;
-use overlay_common::{Endpoint, Reason, Route, Traffic};
+use ipnetwork::IpNetwork;
+use overlay_common::{Endpoint, LocalNode, Reason, Route, Traffic};
 
 use crate::{
-    maps::{Drops, EndpointsMap, LocalNodeMap, Routes},
+    maps::{Drops, EndpointsMap, Family, LocalNodeMap, Routes},
     rundir::RunDir,
 };
 
-/// The counters at one moment.
+/// The counters at one moment, of both families.
 pub(crate) struct Sample {
     at: Instant,
-    pub(super) routes: BTreeMap<Ipv4Network, Route>,
-    traffic: BTreeMap<Ipv4Network, Traffic>,
+    pub(super) routes: BTreeMap<IpNetwork, Route>,
+    traffic: BTreeMap<IpNetwork, Traffic>,
     pub(super) drops: Vec<(Reason, u64)>,
-    endpoints: BTreeMap<Ipv4Addr, Endpoint>,
+    endpoints: BTreeMap<IpAddr, Endpoint>,
 }
 
 impl Sample {
     pub(crate) fn read(run_dir: &RunDir) -> anyhow::Result<Self> {
         let maps = run_dir.existing_maps()?;
-        let routes = Routes::<[u8; 4]>::open(&maps, LocalNodeMap::open(&maps)?.get()?.range::<[u8; 4]>().subnet().1)?;
-        let endpoints = EndpointsMap::<[u8; 4]>::open(&maps)?.all()?;
-        let drops = Drops::open(&maps)?.all()?;
-        Ok(Self { at: Instant::now(), traffic: routes.traffic()?, routes: routes.all()?, drops, endpoints })
+        let node = LocalNodeMap::open(&maps)?.get()?;
+        let mut sample = Self {
+            at: Instant::now(),
+            routes: BTreeMap::new(),
+            traffic: BTreeMap::new(),
+            drops: Drops::open(&maps)?.all()?,
+            endpoints: BTreeMap::new(),
+        };
+        sample.add::<[u8; 4]>(&maps, &node)?;
+        sample.add::<[u8; 16]>(&maps, &node)?;
+        Ok(sample)
+    }
+
+    /// Adds what the maps of one family hold, if the overlay has it.
+    fn add<A: Family>(&mut self, maps: &Path, node: &LocalNode) -> anyhow::Result<()> {
+        if !node.range::<A>().is_on() {
+            return Ok(());
+        }
+        let routes = Routes::<A>::open(maps, node.range::<A>().subnet().1)?;
+        self.traffic.extend(routes.traffic()?.into_iter().map(|(subnet, traffic)| (subnet.into(), traffic)));
+        self.routes.extend(routes.all()?.into_iter().map(|(subnet, route)| (subnet.into(), route)));
+        let endpoints = EndpointsMap::<A>::open(maps)?.all()?;
+        self.endpoints.extend(endpoints.into_iter().map(|(address, endpoint)| (address.into(), endpoint)));
+        Ok(())
     }
 
     /// How much later than `before` this is.
@@ -38,12 +59,12 @@ impl Sample {
     }
 
     /// What was exchanged with a subnet so far.
-    pub(super) fn traffic(&self, subnet: Ipv4Network) -> Traffic {
+    pub(super) fn traffic(&self, subnet: IpNetwork) -> Traffic {
         self.traffic.get(&subnet).copied().unwrap_or_default()
     }
 
-    /// Addresses of containers, and the indices of their veths on the node's side.
-    pub(crate) fn containers(&self) -> impl Iterator<Item = (Ipv4Addr, u32)> {
+    /// Addresses of containers, IPv4's first, and the indices of their veths on the node's side.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = (IpAddr, u32)> {
         let all = self.endpoints.iter().map(|(&address, endpoint)| (address, endpoint.ifindex()));
         all.filter(|(_, veth)| *veth != 0)
     }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 
-use super::{Counts, Status};
+use super::{Counts, Status, both};
 use crate::agent::state::{AgentState, seconds};
 
 impl Status {
@@ -27,11 +27,13 @@ impl Status {
         }
         let node = &self.node;
         let or_gone = |name: &Option<String>| name.clone().unwrap_or_else(|| "gone".to_owned());
-        let subnet = node.subnet.map_or_else(|| "none".to_owned(), |subnet| subnet.to_string());
+        let subnet = node.subnets_text().unwrap_or_else(|| "none".to_owned());
+        let network = both(node.network, node.ipv6_network).unwrap_or_else(|| "no network".to_owned());
+        let devices = both(node.overlay.clone(), node.ipv6_overlay.clone());
         let backend = if node.vni == 0 { "udp".to_owned() } else { format!("vxlan, VNI {}", node.vni) };
-        table.add_row(["node", &format!("subnet {subnet} of {}, {} containers", node.network, node.containers)]);
-        table.add_row(["underlay", &format!("{} with {}", or_gone(&node.underlay), node.address)]);
-        table.add_row(["overlay", &format!("{}, {backend}, port {}", or_gone(&node.overlay), node.port)]);
+        table.add_row(["node", &format!("subnet {subnet} of {}, {} containers", network, node.containers)]);
+        table.add_row(["underlay", &format!("{} with {}", or_gone(&node.underlay), node.addresses_text())]);
+        table.add_row(["overlay", &format!("{}, {backend}, port {}", or_gone(&devices), node.port)]);
         match &self.agent {
             Some(agent) => of_agent(agent, &mut table),
             None => drop(table.add_row(["agent", "none answers; what follows is from the maps"])),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use anyhow::Result;
@@ -30,7 +30,7 @@ pub(super) struct Rates {
 /// What a container exchanges with anybody, a second, as it sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContainerRate {
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     /// The veth on the node's side.
     pub(super) interface: String,
     pub(super) sent_bytes: u64,

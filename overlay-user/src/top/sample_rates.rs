@@ -16,7 +16,7 @@ pub(super) fn rates(peers: &[(u8, u64, u64)]) -> Rates {
     let peer = |&(number, encap_bytes, decap_bytes): &(u8, u64, u64)| {
         let rate = Counts { encap_packets: 1, encap_bytes, decap_packets: 1, decap_bytes, fast_packets: 1 };
         Peer {
-            subnet: network([10, 1, number, 0], 24),
+            subnet: network([10, 1, number, 0], 24).into(),
             node: Ipv4Addr::new(192, 168, 50, number).into(),
             state: "active",
             direct: false,
@@ -25,18 +25,22 @@ pub(super) fn rates(peers: &[(u8, u64, u64)]) -> Rates {
         }
     };
     let containers = (2..).zip(peers).map(|(number, &(_, sent_bytes, received_bytes))| ContainerRate {
-        address: Ipv4Addr::new(10, 1, 9, number),
+        address: Ipv4Addr::new(10, 1, 9, number).into(),
         interface: format!("veth{number}"),
         sent_bytes,
         received_bytes,
         packets: 2,
     });
     let node = NodeStatus {
-        address: Ipv4Addr::new(192, 168, 50, 9),
+        address: Some(Ipv4Addr::new(192, 168, 50, 9)),
+        ipv6_address: None,
         underlay: Some("eth0".to_owned()),
         overlay: Some("overlay.1".to_owned()),
-        network: network([10, 1, 0, 0], 16),
+        ipv6_overlay: None,
+        network: Some(network([10, 1, 0, 0], 16)),
         subnet: Some(network([10, 1, 9, 0], 24)),
+        ipv6_network: None,
+        ipv6_subnet: None,
         port: 8472,
         vni: 1,
         containers: peers.len(),

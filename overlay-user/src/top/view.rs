@@ -74,10 +74,11 @@ fn problem(model: &Model, status: &Status) -> Option<String> {
 
 fn heading<'a>(model: &Model, status: &Status) -> Line<'a> {
     let node = &status.node;
-    let subnet = node.subnet.map_or_else(|| "no subnet".to_owned(), |subnet| subnet.to_string());
+    let subnet = node.subnets_text().unwrap_or_else(|| "no subnet".to_owned());
     let underlay = node.underlay.as_deref().unwrap_or("gone");
     let backend = if node.vni == 0 { "udp" } else { "vxlan" };
-    let mut spans = vec!["overlay top".bold(), format!("  {subnet}  {underlay} {}  {backend}", node.address).into()];
+    let mut spans =
+        vec!["overlay top".bold(), format!("  {subnet}  {underlay} {}  {backend}", node.addresses_text()).into()];
     if model.paused {
         spans.extend([Span::raw("  "), "PAUSED".yellow().reversed()]);
     }
