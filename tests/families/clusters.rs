@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use overlay_common::Reason;
 use overlay_tests::{
     cluster::Cluster, families::Families, node::UNDERLAY_DEVICE, process::wait_until, sandbox::isolated,
 };
@@ -33,7 +34,9 @@ fn in_a_dual_stack_cluster_all_containers_talk_and_each_family_travels_over_its_
             let traffic = one.counters().traffic(subnet.network()).unwrap();
             assert!(traffic.encap_packets > 10 && traffic.decap_packets > 10, "{subnet}: {traffic:?}");
         }
-        assert_eq!(one.counters().drops().unwrap(), []);
+        let drops = one.counters().drops().unwrap();
+        // The kernel tells of its own devices' multicast groups where a node forwards IPv6: nobody is to hear of that.
+        assert!(drops.iter().all(|(reason, _)| *reason == Reason::NotUnicast), "{drops:?}");
         restarted_it_is_as_before_and_torn_down_nothing_is_left(cluster);
     });
 }

@@ -119,10 +119,14 @@ impl Settings {
     #[must_use]
     pub fn network_config(&self) -> String {
         let Self { backend, direct_routing, overlay, .. } = self;
-        let (v4, v6) = (overlay.has_v4(), overlay.has_v6());
-        format!(
-            r#"{{"EnableIPv4":{v4},"Network":"{NETWORK}","EnableIPv6":{v6},"IPv6Network":"{NETWORK_V6}","Backend":{{"Type":"{backend}","DirectRouting":{direct_routing}}}}}"#
-        )
+        let (v4, v6) =
+            (format!(r#""Network":"{NETWORK}""#), format!(r#""EnableIPv6":true,"IPv6Network":"{NETWORK_V6}""#));
+        let families = match overlay {
+            Families::V4 => v4,
+            Families::V6 => format!(r#""EnableIPv4":false,{v6}"#),
+            Families::Dual => format!("{v4},{v6}"),
+        };
+        format!(r#"{{{families},"Backend":{{"Type":"{backend}","DirectRouting":{direct_routing}}}}}"#)
     }
 }
 
