@@ -17,7 +17,7 @@ use overlay_tests::{
     kernel_vxlan::KernelVxlan,
     netns::Netns,
     node::{AgentCommand, Container, ContainerNetwork, Node, UNDERLAY_DEVICE},
-    process::{wait_for, wait_until},
+    process::wait_for,
     sandbox, traffic,
     tun_peer::{self, TunPeer},
     underlay::Underlay,
@@ -253,10 +253,12 @@ fn overlay(nodes: &[Netns; 2], directory: &FilePath, backend: Backend, ip: Ip, m
         node.add_container()?;
     }
     for (here, there) in [(0, 1), (1, 0)] {
-        let route =
-            |network: IpNetwork| made[here].counters().route(network.network()).is_ok_and(|route| route.is_some());
-        let known = || made[there].subnet().networks().all(route);
-        wait_until("the routes to the other node", LIMIT, known)?;
+        let subnets: Vec<_> = made[there].subnet().networks().collect();
+        let counters = made[here].counters();
+        for subnet in subnets {
+            let known = || Ok(counters.route(subnet.network())?.map(drop));
+            made[here].agent().wait_ready(&format!("a route to {subnet}"), LIMIT, known)?;
+        }
     }
     Ok(made)
 }
