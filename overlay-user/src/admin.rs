@@ -179,7 +179,7 @@ pub fn lease_table(rows: &[LeaseRow]) -> String {
 
 /// What there is over IPv4, and below it what there is over IPv6; a dash where there is nothing.
 fn lines(ipv4: Option<impl ToString>, ipv6: Option<impl ToString>) -> String {
-    let lines: Vec<_> = ipv4.iter().map(ToString::to_string).chain(ipv6.iter().map(ToString::to_string)).collect();
+    let lines: Vec<_> = [ipv4.map(|of| of.to_string()), ipv6.map(|of| of.to_string())].into_iter().flatten().collect();
     if lines.is_empty() { "-".to_owned() } else { lines.join("\n") }
 }
 

@@ -195,7 +195,7 @@ impl NodeStatus {
 
 /// What there is of a thing for IPv4 and the same for IPv6, for people.
 fn both(ipv4: Option<impl ToString>, ipv6: Option<impl ToString>) -> Option<String> {
-    let texts: Vec<_> = ipv4.iter().map(ToString::to_string).chain(ipv6.iter().map(ToString::to_string)).collect();
+    let texts: Vec<_> = [ipv4.map(|of| of.to_string()), ipv6.map(|of| of.to_string())].into_iter().flatten().collect();
     (!texts.is_empty()).then(|| texts.join(" and "))
 }
 

@@ -65,8 +65,8 @@ async fn leases_are_listed_with_what_is_wrong_with_them(ground: Ground) {
 
 async fn a_reserved_subnet_goes_to_its_node(ground: Ground) {
     let store = with_network(&ground).await;
-    admin::lease_reserve(&*store, key("10.1.50.0-24"), NODE).await.unwrap();
-    admin::lease_reserve(&*store, key("10.1.50.0-24"), NODE).await.expect("twice is once");
+    admin::lease_reserve(&*store, key("10.1.50.0-24"), NODE.into()).await.unwrap();
+    admin::lease_reserve(&*store, key("10.1.50.0-24"), NODE.into()).await.expect("twice is once");
     let holder = acquire(ground.store(), &network(), &Claim::new(node(1, 1))).await.unwrap();
     assert_eq!(holder.lease().subnet, key("10.1.50.0-24"));
     assert_eq!(holder.expires(), None);
@@ -79,7 +79,7 @@ async fn reserving_the_lease_of_a_living_node_disturbs_nothing(ground: Ground) {
     let (sender, mut events) = mpsc::channel(16);
     let _keeping = tokio::spawn(holder.keep(sender));
     assert!(matches!(next(&mut events).await, HoldEvent::Held { expires: Some(_), .. }));
-    admin::lease_reserve(&*store, subnet, NODE).await.unwrap();
+    admin::lease_reserve(&*store, subnet, NODE.into()).await.unwrap();
     assert!(matches!(next(&mut events).await, HoldEvent::Held { expires: None, .. }));
     let entry = lease(&store, &subnet.to_string()).await.unwrap();
     assert!(entry.permanent && entry.value == node(1, 1).to_value());
@@ -94,12 +94,13 @@ async fn only_free_and_fitting_subnets_are_reserved(ground: Ground) {
         ("10.2.3.0-24", "not a subnet of the network config"),
         ("10.1.3.0-24&fd00::-64", "not a subnet of the network config"),
     ] {
-        let error = admin::lease_reserve(&*store, key(subnet), NODE).await.unwrap_err().to_string();
+        let error = admin::lease_reserve(&*store, key(subnet), NODE.into()).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
-    let nobody = admin::lease_reserve(&*store, key("10.1.3.0-24"), Ipv4Addr::UNSPECIFIED).await.unwrap_err();
+    let nobody = admin::lease_reserve(&*store, key("10.1.3.0-24"), Ipv4Addr::UNSPECIFIED.into()).await.unwrap_err();
     assert!(nobody.to_string().contains("PublicIP 0.0.0.0"), "{nobody}");
-    let second = admin::lease_reserve(&*store, key("10.1.3.0-24"), Ipv4Addr::new(192, 0, 2, 2)).await.unwrap_err();
+    let second =
+        admin::lease_reserve(&*store, key("10.1.3.0-24"), Ipv4Addr::new(192, 0, 2, 2).into()).await.unwrap_err();
     assert!(second.to_string().contains("192.0.2.2 has 10.1.2.0-24"), "{second}");
 }
 
@@ -107,7 +108,7 @@ async fn a_released_subnet_is_gone_unless_its_node_lives(ground: Ground) {
     let store = with_network(&ground).await;
     let subnet = key("10.1.50.0-24");
     assert!(matches!(admin::lease_release(&*store, subnet).await, Err(AdminError::Unknown(_))));
-    admin::lease_reserve(&*store, subnet, NODE).await.unwrap();
+    admin::lease_reserve(&*store, subnet, NODE.into()).await.unwrap();
     admin::lease_release(&*store, subnet).await.unwrap();
     assert!(admin::lease_list(&*store, &Ours::default()).await.unwrap().is_empty());
     let holder = acquire(ground.store(), &network(), &Claim::new(node(1, 1))).await.unwrap();

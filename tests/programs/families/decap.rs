@@ -22,10 +22,10 @@ fn marked<I: Ip>(inner: &I) -> Vec<u8> {
 fn assert_accepted<I: Ip>(programs: &mut Programs, underlay: Underlay, name: &str, outside: u8, inner: &I, after: u8) {
     let packet = underlay.tunnel(inner, outside);
     // On TC the kernel's own device decapsulates.
-    let outcome = programs.run("from_underlay", &packet, Context::default()).unwrap();
+    let outcome = programs.run("from_underlay", &packet, Context::default()).expect("run from_underlay");
     assert_eq!((outcome.verdict, outcome.counted), (FROM_UNDERLAY.next, None), "{name} over {underlay:?}");
     assert_eq!(outcome.packet, packet, "{name} over {underlay:?}");
-    let outcome = programs.run("xdp_decap", &packet, Context::default()).unwrap();
+    let outcome = programs.run("xdp_decap", &packet, Context::default()).expect("run xdp_decap");
     assert_eq!((outcome.verdict, outcome.counted), (XDP_DECAP.taken, None), "{name} over {underlay:?}");
     assert_eq!(outcome.packet, marked(&inner.clone().with_tos(after)), "{name} over {underlay:?}");
 }
@@ -49,7 +49,7 @@ fn every_inner_family_comes_in_over_every_underlay() {
 
 fn assert_dropped(programs: &mut Programs, name: &str, packet: &[u8], reason: Reason) {
     for Hook { program, drop, .. } in [FROM_UNDERLAY, XDP_DECAP] {
-        let outcome = programs.run(program, packet, Context::default()).unwrap();
+        let outcome = programs.run(program, packet, Context::default()).expect("run the program");
         assert_eq!((outcome.verdict, outcome.counted), (drop, Some(reason)), "{name}: {program}");
     }
 }

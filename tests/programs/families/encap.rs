@@ -61,7 +61,7 @@ fn encapsulated<I: Ip>(underlay: Underlay, inner: &I) -> Vec<u8> {
 }
 
 fn assert_carried<I: Ip>(programs: &mut Programs, underlay: Underlay, name: &str, inner: &I) {
-    let outcome = programs.run("to_overlay", &from_kernel(inner), Context::default()).unwrap();
+    let outcome = programs.run("to_overlay", &from_kernel(inner), Context::default()).expect("run to_overlay");
     assert_eq!((outcome.verdict, outcome.counted), (TO_OVERLAY.taken, None), "{name} over {underlay:?}");
     let mut packet = outcome.packet;
     normalise(underlay, &mut packet);
