@@ -230,7 +230,7 @@ impl Agent<'_> {
             HoldEvent::Lost { to } => {
                 self.degraded = true;
                 let subnet = joined(self.node.plan().ranges.subnets());
-                tracing::warn!(subnet, to = %to.address(), "degraded: another node holds our subnet; nothing is forwarded for it");
+                tracing::warn!(%subnet, to = %to.address(), "degraded: another node holds our subnet; nothing is forwarded for it");
                 self.health.subnet_held_by(Some(to.address()));
                 self.state.lease_problem(format!("another node holds it: {}", to.address()));
                 self.node.claim_subnet(false)

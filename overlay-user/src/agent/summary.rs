@@ -15,7 +15,7 @@ pub(super) fn tell(config: &AgentConfig, settled: &Settled, subnets: SubnetKey, 
     let Settled { network, underlay, mtu, .. } = settled;
     let backend = &network.backend;
     let networks = joined(network.networks());
-    tracing::info!(network = networks, datastore = %config.datastore, "network config read");
+    tracing::info!(network = %networks, datastore = %config.datastore, "network config read");
     tracing::info!(
         interface = underlay.name, address = %underlay.local_text(), public_ip = %underlay.public_text(),
         why = underlay::why(underlay, &config.underlay), "underlay chosen"
@@ -31,7 +31,7 @@ pub(super) fn tell(config: &AgentConfig, settled: &Settled, subnets: SubnetKey, 
     let fast_path = if config.flow_ttl == 0 { "off" } else { "on" };
     let why = if config.decap == Decap::Kernel { "--decap kernel leaves none" } else { "as --fast-path says" };
     tracing::info!(fast_path, why, "fast path chosen");
-    tracing::info!(subnet = joined(subnets.subnets()), why = origin.why(), "subnet taken");
+    tracing::info!(subnet = %joined(subnets.subnets()), why = origin.why(), "subnet taken");
 }
 
 fn why_mtu(settled: &Settled) -> String {
