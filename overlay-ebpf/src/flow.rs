@@ -9,6 +9,11 @@
 //! TCP packets with SYN, FIN or RST end whatever approval there is: conntrack must see them, and a new connection on
 //! old ports starts anew.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key of IPv6 is 40 bytes: handed over by value it would be copied on the stack"
+)]
+
 use aya_ebpf::{Global, macros::map, maps::LruHashMap};
 use overlay_common::{Address, Flow, FlowKey, MAX_CANDIDATES, MAX_FLOWS, Sightings, Slow, Ticks};
 
