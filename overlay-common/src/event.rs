@@ -130,6 +130,8 @@ numbered! {
         NoRoute = 9,
         /// The container with the destination address is not known.
         NoEndpoint = 10,
+        /// The other node insists on a UDP checksum over IPv6, which the kernel's device computes.
+        Checksum = 11,
     }
 }
 
@@ -149,6 +151,7 @@ impl Slow {
             Self::TooBig => "it does not fit the overlay MTU",
             Self::NoRoute => "nobody leases the destination's subnet",
             Self::NoEndpoint => "the container with the destination address is not known",
+            Self::Checksum => "the other node wants a UDP checksum, which the kernel's VXLAN device computes",
         }
     }
 }

@@ -9,7 +9,7 @@ pub struct Route {
     next_hop: UnderlayAddress,
     vtep_mac: [u8; 6],
     direct: u8,
-    _pad: [u8; 1],
+    checksum: u8,
 }
 
 const _: () = assert!(size_of::<Route>() == 24 && align_of::<Route>() == 4);
@@ -21,13 +21,26 @@ impl Route {
     /// encapsulations that carry no inner Ethernet header.
     #[must_use]
     pub fn new(next_hop: impl Into<UnderlayAddress>, vtep_mac: [u8; 6]) -> Self {
-        Self { next_hop: next_hop.into(), vtep_mac, direct: 0, _pad: [0] }
+        Self { next_hop: next_hop.into(), vtep_mac, direct: 0, checksum: 0 }
     }
 
     /// The same route to a node on our own link, which also sends and receives without encapsulation.
     #[must_use]
     pub const fn direct(self) -> Self {
         Self { direct: 1, ..self }
+    }
+
+    /// The same route to a node that does not take the UDP checksum 0 over IPv6: the kernel's VXLAN device sends what is for it.
+    #[must_use]
+    pub const fn with_checksum(self) -> Self {
+        Self { checksum: 1, ..self }
+    }
+
+    /// Whether the node insists on a UDP checksum.
+    #[must_use]
+    #[inline(always)]
+    pub const fn wants_checksum(&self) -> bool {
+        self.checksum != 0
     }
 
     /// Whether packets of the node may come without encapsulation.

@@ -33,6 +33,9 @@ pub(crate) fn encap(packet: &mut TcPacket) -> Result<Verdict, Reason> {
 fn encap_inner<I: Inner>(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdict, Reason> {
     match &mut departure::<I>(packet, node) {
         Ok(departure) => {
+            if departure.route.wants_checksum() {
+                return leave_to_device::<I>(packet, departure);
+            }
             departure.flow = fast::note_leaving::<I>(packet)?;
             send::<I, ()>(packet, node, departure)
         }
@@ -63,6 +66,18 @@ pub(crate) struct Departure<A> {
     pub(crate) tos: u8,
     /// [`FlowKey::hash`](overlay_common::FlowKey::hash) of its flow; 0 as long as that is not noted.
     pub(crate) flow: u32,
+}
+
+/// Lets the kernel's VXLAN device send a packet to a node that insists on a UDP checksum over IPv6. That takes every byte of the
+/// packet, or of each segment of a super-packet. The device finds the node by the MAC address of its VTEP, as the agent has
+/// told it.
+#[inline(always)]
+fn leave_to_device<I: Inner>(packet: &mut TcPacket, departure: &Departure<I::Address>) -> Result<Verdict, Reason> {
+    trace::route(&departure.route);
+    packet.store(0, &departure.route.vtep_mac())?;
+    let (encap_packets, encap_bytes) = (packet.wire_packets(), departure.length as u64);
+    maps::count(departure.subnet, Traffic { encap_packets, encap_bytes, ..Traffic::default() });
+    Ok(Verdict::Pass)
 }
 
 /// What stands in front of an inner packet on the wire; and what the inner packet begins with from now on, if that changes.

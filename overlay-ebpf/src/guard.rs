@@ -63,6 +63,10 @@ pub(crate) fn leave(packet: &mut TcPacket) -> Result<Verdict, Reason> {
 #[inline(always)]
 fn leave_with<I: Inner>(packet: &mut TcPacket, node: &LocalNode) -> Result<Verdict, Reason> {
     match &departure::<I>(packet, node) {
+        Ok(Ok(departure)) if departure.route.wants_checksum() => {
+            trace::slow(Slow::Checksum);
+            Ok(Verdict::Pass)
+        }
         Ok(Ok(departure)) => fast::leave::<I>(packet, node, departure),
         Ok(Err(slow)) => {
             trace::slow(*slow);

@@ -84,6 +84,8 @@ pub struct Vtep {
     pub vni: u32,
     /// The inner destination MAC address of what is sent to the node.
     pub mac: Mac,
+    /// Whether the node takes packets over IPv6 whose UDP checksum is 0 (RFC 6935). Our nodes do; flannel's know no such field.
+    pub takes_no_checksum: bool,
 }
 
 /// What happened to the cluster's leases.

@@ -5,7 +5,8 @@
 //! itself is redirected to the device's ingress and goes up the stack from there. The device must do this while no
 //! agent runs, and must not send anything by itself (no ARP, no multicast, no IPv6 link-local address).
 //!
-//! For VXLAN it is a **kernel VXLAN device**, which also decapsulates what the programs leave alone.
+//! For VXLAN it is a **kernel VXLAN device**, which also decapsulates what the programs leave alone, and encapsulates what is for
+//! nodes that want UDP checksums over IPv6.
 //!
 //! For UDP encapsulation it is a **persistent TAP device**. A TAP that no process has open has no carrier, which looks
 //! as if it could not work; it does (tried on Linux 6.18): the route is shown as `linkdown` and still used, since
@@ -18,6 +19,7 @@
 
 mod address;
 mod error;
+mod forwarding;
 mod message;
 mod parameters;
 mod tap;
@@ -38,6 +40,7 @@ use error::{errno, netlink};
 use message::{by_name, data, foreign, kind, mac, name};
 
 pub use error::LinkError;
+pub use forwarding::forward_to;
 pub use parameters::keep_advertised_routes;
 pub use tap::Tap;
 pub use vxlan::{VxlanConfig, set_local};
@@ -124,9 +127,15 @@ impl LinkConfig {
     pub fn name(&self) -> String {
         match &self.kind {
             LinkKind::Udp => device_name(0),
-            LinkKind::Vxlan(vxlan) if vxlan.local.is_ipv6() => ipv6_device_name(vxlan.vni),
+            LinkKind::Vxlan(vxlan) if self.is_over_ipv6() => ipv6_device_name(vxlan.vni),
             LinkKind::Vxlan(vxlan) => device_name(vxlan.vni),
         }
+    }
+
+    /// Whether the device's tunnels are over IPv6.
+    #[must_use]
+    pub const fn is_over_ipv6(&self) -> bool {
+        matches!(&self.kind, LinkKind::Vxlan(vxlan) if vxlan.local.is_ipv6())
     }
 
     /// The encapsulation that the device is for.

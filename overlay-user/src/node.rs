@@ -5,6 +5,7 @@ mod containers;
 mod decap;
 mod follow;
 mod fragments;
+mod insisting;
 mod layout;
 mod mend;
 mod owners;
@@ -20,7 +21,7 @@ use overlay_common::{Encapsulation, Route};
 use rtnetlink::Handle;
 
 pub(crate) use self::plan::{least_mtu, presented};
-use self::{containers::Containers, fragments::Fragments, layout::Layout, route_maps::RouteMaps};
+use self::{containers::Containers, fragments::Fragments, insisting::Insisting, layout::Layout, route_maps::RouteMaps};
 pub use self::{
     decap::{DecapChoice, DecapPlace, check_decap, choose_decap},
     plan::{Macs, Plan, overhead, overlay_mtu},
@@ -52,6 +53,7 @@ pub struct Node {
     programs: Programs,
     routes: RouteMaps,
     direct: DirectRoutes,
+    insisting: Insisting,
     local: LocalNodeMap,
     containers: Containers,
     /// With `udp` encapsulation, once they are served.
@@ -95,6 +97,7 @@ impl Node {
             programs,
             routes,
             direct,
+            insisting: Insisting::default(),
             local,
             containers,
             fragments: None,
@@ -161,7 +164,19 @@ impl Node {
         }
         let plain = resolved.iter().filter(|(_, route)| route.is_direct()).map(|(&subnet, _)| subnet).collect();
         self.direct.remove_all_but(&plain).await?;
+        self.insisting = Insisting::among(&resolved);
+        self.tell_device().await?;
         Ok(self.routes.reconcile(&resolved)?)
+    }
+
+    /// Tells the overlay device over IPv6, if there is one, which nodes it sends to itself.
+    async fn tell_device(&self) -> Result<()> {
+        let configs = self.plan.links();
+        let over_ipv6 = configs.iter().zip(&self.links).find(|(config, _)| config.is_over_ipv6());
+        match over_ipv6 {
+            Some((_, device)) => Ok(self.insisting.tell(&self.handle, device).await?),
+            None => Ok(()),
+        }
     }
 
     /// Applies one change to the routes.
@@ -172,12 +187,18 @@ impl Node {
         match change {
             RouteChange::Set { subnet, route } => {
                 let route = self.direct.set(subnet, route).await?;
+                if self.insisting.note(subnet, Some(route)) {
+                    self.tell_device().await?;
+                }
                 self.routes.set(subnet, route)?;
                 tracing::info!(%subnet, next_hop = %route.next_hop(), direct = route.is_direct(), "route set");
             }
             RouteChange::Remove { subnet } => {
                 self.routes.remove(subnet)?;
                 self.direct.remove(subnet).await?;
+                if self.insisting.note(subnet, None) {
+                    self.tell_device().await?;
+                }
                 tracing::info!(%subnet, "route removed");
             }
         }

@@ -143,7 +143,7 @@ pub(crate) fn network() -> NetworkConfig {
 
 /// The vxlan node with underlay address 192.0.2.`last` and a MAC address that ends in `mac`.
 pub(crate) fn node(last: u8, mac: u8) -> Node {
-    let vtep = Vtep { vni: 1, mac: Mac([2, 0, 0, 0, 0, mac]) };
+    let vtep = Vtep { vni: 1, mac: Mac([2, 0, 0, 0, 0, mac]), takes_no_checksum: false };
     let backend = Backend::Vxlan { v4: Some(vtep), v6: None };
     Node { public_ip: Ipv4Addr::new(192, 0, 2, last), public_ipv6: None, backend }
 }

@@ -4,3 +4,5 @@
 mod clusters;
 #[cfg(test)]
 mod ground;
+#[cfg(test)]
+mod mixed;

@@ -64,11 +64,13 @@ struct WrittenVtep {
     vni: u32,
     #[serde(rename = "VtepMAC")]
     mac: String,
+    #[serde(rename = "TakesNoChecksum", skip_serializing_if = "std::ops::Not::not")]
+    takes_no_checksum: bool,
 }
 
 impl From<Vtep> for WrittenVtep {
     fn from(vtep: Vtep) -> Self {
-        Self { vni: vtep.vni, mac: vtep.mac.to_string() }
+        Self { vni: vtep.vni, mac: vtep.mac.to_string(), takes_no_checksum: vtep.takes_no_checksum }
     }
 }
 
@@ -129,6 +131,7 @@ fn vxlan(object: &Object, ip: Ipv4Addr, ipv6: Option<Ipv6Addr>) -> Result<Backen
 
 fn vtep(object: &Object, field: &'static str) -> Result<Option<Vtep>, ValueError> {
     const MAC: &str = "VtepMAC";
+    const FLAG: &str = "TakesNoChecksum";
     let Some(data) = object.object(field).map_err(|error| ValueError::wrong_type(field, &error))? else {
         return Ok(None);
     };
@@ -140,7 +143,8 @@ fn vtep(object: &Object, field: &'static str) -> Result<Option<Vtep>, ValueError
     if !mac.is_unicast() {
         return Err(ValueError::rule(MAC, &mac, "must be one device's address"));
     }
-    Ok(Some(Vtep { vni, mac }))
+    let takes_no_checksum = data.bool(FLAG).map_err(|error| ValueError::wrong_type(FLAG, &error))?.unwrap_or(false);
+    Ok(Some(Vtep { vni, mac, takes_no_checksum }))
 }
 
 fn address<A: std::str::FromStr>(object: &Object, field: &'static str, wants: &str) -> Result<Option<A>, ValueError> {

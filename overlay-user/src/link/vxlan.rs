@@ -11,7 +11,8 @@ use super::{Device, LinkConfig, LinkError, by_name, data, delete, errno, foreign
 /// The shape of a VXLAN device. A device of another shape is not adopted but replaced.
 ///
 /// It is bound to no underlay interface: such a device would go with the interface, and packets for other nodes would leave
-/// by the default route. Nothing is sent by it, since a program at its egress redirects all packets.
+/// by the default route. A program at its egress redirects all packets but those for nodes that want UDP checksums over IPv6,
+/// which [`forward_to`](super::forward_to) tells it of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VxlanConfig {
     /// VXLAN network number, 24 bits.
@@ -35,7 +36,9 @@ impl VxlanConfig {
     fn required(&self) -> Vec<InfoVxlan> {
         let mut required = vec![InfoVxlan::Id(self.vni), InfoVxlan::Port(self.port), InfoVxlan::Learning(false)];
         if self.local.is_ipv6() {
-            required.extend([InfoVxlan::UDPZeroCsumTX(true), InfoVxlan::UDPZeroCsumRX(true)]);
+            // Our own nodes send the checksum 0 over IPv6, which a receiver has to be told to take (RFC 6935). What goes out
+            // by the device itself is for nodes that do not take it.
+            required.extend([InfoVxlan::UDPZeroCsumTX(false), InfoVxlan::UDPZeroCsumRX(true)]);
         }
         required
     }
@@ -85,8 +88,7 @@ pub(super) async fn create(
 async fn add(handle: &Handle, name: &str, wanted: &VxlanConfig) -> Result<(), LinkError> {
     let over_ipv6 = wanted.local.is_ipv6();
     let message = message(name, wanted).port(wanted.port).learning(false);
-    // Our own nodes send the checksum 0 over IPv6, which a receiver has to be told to take (RFC 6935).
-    let message = if over_ipv6 { message.udp_zero_csum6_tx(true).udp_zero_csum6_rx(true) } else { message };
+    let message = if over_ipv6 { message.udp_zero_csum6_tx(false).udp_zero_csum6_rx(true) } else { message };
     handle.link().add(message.build()).execute().await.map_err(|error| match errno(&error) {
         Some(Errno::EOPNOTSUPP) => netlink(format!("create {name}: is the kernel module vxlan there?"))(error),
         _ => netlink(format!("create VXLAN device {name}"))(error),

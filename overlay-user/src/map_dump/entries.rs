@@ -136,6 +136,7 @@ fn routes<A: Family>(subnets: &Subnets<'_, A>, key: A, route: &Route) -> Entry {
         "next_hop": node,
         "vtep_mac": mac(route.vtep_mac()),
         "direct": route.is_direct(),
+        "checksum": route.wants_checksum(),
     });
     entry(&key, &[*route], About { networks: vec![subnet], node: Some(node) }, fields)
 }

@@ -123,13 +123,15 @@ impl Plan {
 
 /// A node as its lease is to present it.
 pub(crate) fn presented(backend: &Backend, underlay: &Underlay, macs: Macs) -> lease::Node {
-    let vtep = |vni, mac| lease::Vtep { vni, mac: Mac(mac) };
+    let over_ipv4 = |vni, mac| lease::Vtep { vni, mac: Mac(mac), takes_no_checksum: false };
+    let over_ipv6 = |vni, mac| lease::Vtep { takes_no_checksum: true, ..over_ipv4(vni, mac) };
     let (ipv4, ipv6) = (underlay.ipv4.map(|end| end.public_ip), underlay.ipv6.map(|end| end.public_ip));
     let backend = match *backend {
         Backend::Udp { .. } => lease::Backend::Udp,
-        Backend::Vxlan { vni, .. } => {
-            lease::Backend::Vxlan { v4: ipv4.map(|_| vtep(vni, macs.v4)), v6: ipv6.map(|_| vtep(vni, macs.v6)) }
-        }
+        Backend::Vxlan { vni, .. } => lease::Backend::Vxlan {
+            v4: ipv4.map(|_| over_ipv4(vni, macs.v4)),
+            v6: ipv6.map(|_| over_ipv6(vni, macs.v6)),
+        },
     };
     lease::Node { public_ip: ipv4.unwrap_or(Ipv4Addr::UNSPECIFIED), public_ipv6: ipv6, backend }
 }

@@ -24,7 +24,10 @@ fn ip(last: u8) -> Ipv4Addr {
 }
 
 fn lease(subnet: &str, node: u8, mac: u8) -> Lease {
-    let backend = Backend::Vxlan { v4: Some(Vtep { vni: 1, mac: Mac([2, 0, 0, 0, 0, mac]) }), v6: None };
+    let backend = Backend::Vxlan {
+        v4: Some(Vtep { vni: 1, mac: Mac([2, 0, 0, 0, 0, mac]), takes_no_checksum: false }),
+        v6: None,
+    };
     Lease { subnet: key(subnet), node: Node { public_ip: ip(node), public_ipv6: None, backend } }
 }
 
@@ -165,7 +168,7 @@ fn ipv6(last: u8) -> Ipv6Addr {
 
 /// Node `number` with tunnel ends over these families.
 fn dual_node(number: u8, over_ipv4: bool, over_ipv6: bool) -> Node {
-    let vtep = |family| Vtep { vni: 1, mac: Mac([2, 0, 0, 0, family, number]) };
+    let vtep = |family| Vtep { vni: 1, mac: Mac([2, 0, 0, 0, family, number]), takes_no_checksum: true };
     Node {
         public_ip: if over_ipv4 { ip(number) } else { Ipv4Addr::UNSPECIFIED },
         public_ipv6: over_ipv6.then(|| ipv6(number)),

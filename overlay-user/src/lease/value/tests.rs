@@ -75,9 +75,9 @@ fn invalid_utf8_deep_nesting_and_huge_values_are_refused() {
 }
 
 fn any_node() -> impl Strategy<Value = Node> {
-    let vtep = (0u32..1 << 24, any::<[u8; 6]>()).prop_map(|(vni, mut mac)| {
+    let vtep = (0u32..1 << 24, any::<[u8; 6]>(), any::<bool>()).prop_map(|(vni, mut mac, takes_no_checksum)| {
         (mac[0], mac[5]) = (mac[0] & 0xfe, mac[5] | 1);
-        Vtep { vni, mac: Mac(mac) }
+        Vtep { vni, mac: Mac(mac), takes_no_checksum }
     });
     let vxlan = (vtep.clone(), proptest::option::of(vtep)).prop_map(|(v4, v6)| Backend::Vxlan { v4: Some(v4), v6 });
     let backend = prop_oneof![

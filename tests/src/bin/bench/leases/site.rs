@@ -228,7 +228,7 @@ pub(super) fn key(number: u32) -> String {
 /// Node `number` as its lease presents it.
 pub(super) fn node(number: u32) -> lease::Node {
     let [_, a, b, c] = number.to_be_bytes();
-    let vtep = Vtep { vni: 1, mac: Mac([0x02, 0, 0, a, b, c]) };
+    let vtep = Vtep { vni: 1, mac: Mac([0x02, 0, 0, a, b, c]), takes_no_checksum: false };
     lease::Node {
         public_ip: address(number),
         public_ipv6: None,
