@@ -93,7 +93,7 @@ fn a_fresh_device_has_address_route_and_parameters() {
         assert!(routes[0].starts_with(&network) && routes[0].contains(&format!("src {source}")), "{routes:?}");
         if config.ipv6.is_some() {
             assert!(shown.contains(&format!("{name}:")) && shown.contains("local fd00:50::1"), "{shown}");
-            assert!(shown.contains(" udp6zerocsumtx udp6zerocsumrx"), "{shown}");
+            assert!(shown.contains(" noudp6zerocsumtx udp6zerocsumrx"), "{shown}");
             let conf = |parameter: &str| node.read(&format!("/proc/sys/net/ipv6/conf/{name}/{parameter}"));
             assert_eq!((conf("accept_ra").as_str(), conf("forwarding").as_str()), ("0", "1"));
             assert_eq!(node.read("/proc/sys/net/ipv6/conf/all/forwarding"), "1");
