@@ -259,7 +259,7 @@ pub async fn set_mtu(handle: &Handle, ifindex: u32, mtu: u32) -> Result<(), Link
 /// Everything after the device exists. Returns its MAC address.
 async fn configure(handle: &Handle, config: &LinkConfig, device: &Device) -> Result<[u8; 6], LinkError> {
     let name = config.name();
-    parameters::silence(&name, config)?;
+    parameters::silence(&name)?;
     // A MAC that was set is left alone by systemd's MACAddressPolicy; one that the kernel drew is not.
     let new_mac = config.mac.or_else(|| device.created.then(|| device.mac.unwrap_or_else(random_mac)));
     let mut message = LinkUnspec::new_with_index(device.ifindex).mtu(config.mtu).arp(false).multicast(false);

@@ -4,15 +4,11 @@ use crate::sysctl::{Sysctl, SysctlError};
 
 use super::LinkConfig;
 
-/// Keeps the device `name` from sending anything by itself once it is up. Without IPv6 inside it has no use for it, and where the
-/// node forwards IPv6 the kernel would report multicast groups.
-pub(super) fn silence(name: &str, config: &LinkConfig) -> Result<(), SysctlError> {
+/// Keeps the device `name` from sending anything by itself once it is up.
+pub(super) fn silence(name: &str) -> Result<(), SysctlError> {
     let addr_gen_mode = Sysctl::ipv6_conf(name, "addr_gen_mode");
     if addr_gen_mode.exists() {
         addr_gen_mode.set("1")?;
-        if config.ipv6.is_none() {
-            Sysctl::ipv6_conf(name, "disable_ipv6").set("1")?;
-        }
     }
     Ok(())
 }
