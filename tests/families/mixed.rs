@@ -14,7 +14,7 @@ use overlay_tests::{
     underlay::Underlay,
 };
 
-use crate::ground::{all_talk, on_cluster, settings};
+use crate::ground::{all_talk, devices, on_cluster, settings};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -30,18 +30,8 @@ fn subnets() -> [IpNetwork; 2] {
 /// The tunnel ends of our nodes, as their leases describe them.
 fn our_ends(cluster: &Cluster) -> Vec<TunnelEnd> {
     let leases = cluster.etcd().list(&CONFIG_KEY.replace("config", "subnets/")).unwrap();
-    let ends = leases.iter().filter(|(key, _)| !key.ends_with(KEY)).flat_map(|(key, value)| {
-        let subnets = key.rsplit('/').next().unwrap().split('&');
-        let value: serde_json::Value = serde_json::from_str(value).unwrap();
-        let end = |(subnet, [address, data]): (&str, [&str; 2])| TunnelEnd {
-            subnet: subnet.replace('-', "/").parse().unwrap(),
-            address: value[address].as_str().unwrap().parse().unwrap(),
-            mac: value[data]["VtepMAC"].as_str().unwrap().parse().unwrap(),
-        };
-        let fields = [["PublicIP", "BackendData"], ["PublicIPv6", "BackendV6Data"]];
-        subnets.zip(fields).map(end).collect::<Vec<_>>()
-    });
-    ends.collect()
+    let ours = leases.iter().filter(|(key, _)| !key.ends_with(KEY));
+    ours.flat_map(|(key, value)| TunnelEnd::of_lease(key, value).unwrap()).collect()
 }
 
 /// Puts a node like flannel's beside ours, and its lease beside theirs.
@@ -78,6 +68,10 @@ fn forwarded(node: &Node) -> String {
     shown.lines().filter(|line| line.contains(" dst ")).map(|line| format!("{line}\n")).collect()
 }
 
+fn has_device(node: &Node) -> bool {
+    devices(node).contains(&"overlay-v6.1".to_owned())
+}
+
 #[test]
 fn our_nodes_and_a_dual_stack_kernel_node_talk_over_each_family() {
     on_cluster(&settings(2, Families::Dual, Families::Dual), |cluster| {
@@ -103,6 +97,9 @@ fn our_nodes_and_a_dual_stack_kernel_node_talk_over_each_family() {
         one.start_agent().unwrap();
         one.wait_ready().unwrap();
         assert_eq!(forwarded(one), told);
+        one.netns().ip("link delete overlay-v6.1").unwrap();
+        let is_told = || has_device(one) && forwarded(one) == told;
+        wait_until("the device to be there again and to know the peer", LIMIT, is_told).unwrap();
         cluster.etcd().delete(&CONFIG_KEY.replace("config", &format!("subnets/{KEY}"))).unwrap();
         for node in cluster.nodes() {
             wait_until("the peer to be forgotten", LIMIT, || forwarded(node).is_empty()).unwrap();

@@ -6,9 +6,12 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use ipnetwork::IpNetwork;
-use overlay_user::mac::Mac;
+use overlay_user::{
+    lease::{Backend, Lease},
+    mac::Mac,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -36,6 +39,26 @@ pub struct TunnelEnd {
     pub address: IpAddr,
     /// The address of its VXLAN device.
     pub mac: Mac,
+}
+
+impl TunnelEnd {
+    /// The tunnel ends of a node by its lease at `key` in the datastore: one for each of its subnets, over the same family.
+    ///
+    /// # Errors
+    ///
+    /// When it is no lease for vxlan, or has no end over a subnet's family.
+    pub fn of_lease(key: &str, value: &str) -> Result<Vec<Self>> {
+        let key = key.rsplit('/').next().unwrap_or_default();
+        let Lease { subnet, node } = Lease::parse(key, value.as_bytes())?;
+        let Backend::Vxlan { v4, v6 } = node.backend else { bail!("{value} is no lease for vxlan") };
+        let (ipv4, ipv6) = (v4.map(|vtep| (node.public_ip.into(), vtep)), node.public_ipv6.map(IpAddr::from).zip(v6));
+        let end = |subnet: IpNetwork| {
+            let end = if subnet.is_ipv4() { ipv4 } else { ipv6 };
+            let (address, vtep) = end.with_context(|| format!("find an end over the family of {subnet} in {value}"))?;
+            Ok(Self { subnet, address, mac: vtep.mac })
+        };
+        subnet.subnets().map(end).collect()
+    }
 }
 
 /// The VXLAN device of one family.

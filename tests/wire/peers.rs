@@ -90,10 +90,7 @@ impl Peer {
 fn our_end(cluster: &Cluster) -> TunnelEnd {
     let leases = cluster.etcd().list(&CONFIG_KEY.replace("config", "subnets/")).unwrap();
     let (key, value) = leases.into_iter().find(|(key, _)| key != LEASE).unwrap();
-    let subnet = key.rsplit('/').next().unwrap().replace('-', "/").parse().unwrap();
-    let value: serde_json::Value = serde_json::from_str(&value).unwrap();
-    let mac = value["BackendData"]["VtepMAC"].as_str().unwrap().parse().unwrap();
-    TunnelEnd { subnet, address: cluster.nodes()[0].address().into(), mac }
+    TunnelEnd::of_lease(&key, &value).unwrap()[0]
 }
 
 /// Runs `test` on one node of ours and a peer whose lease it knows.

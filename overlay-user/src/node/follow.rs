@@ -112,6 +112,8 @@ impl Node {
             self.listen_anew().await?;
         }
         self.tell_programs()?;
+        // A new device knows nobody.
+        self.tell_device().await?;
         self.attach().await
     }
 
