@@ -11,8 +11,9 @@ use serde::Serialize;
 
 pub use self::ours::Ours;
 use crate::datastore::{Created, Datastore, DatastoreError, Entry, Lifetime, Replaced, Scope};
+use crate::in_words::{joined, texts};
 use crate::lease::{Backend, Lease, Node, SubnetKey, ValueError, Vtep};
-use crate::network::{ConfigError, NetworkConfig};
+use crate::network::{Address, ConfigError, NetworkConfig, Pool};
 
 /// Why a command on the datastore failed. One line.
 #[derive(Debug, thiserror::Error)]
@@ -179,7 +180,7 @@ pub fn lease_table(rows: &[LeaseRow]) -> String {
 
 /// What there is over IPv4, and below it what there is over IPv6; a dash where there is nothing.
 fn lines(ipv4: Option<impl ToString>, ipv6: Option<impl ToString>) -> String {
-    let lines: Vec<_> = [ipv4.map(|of| of.to_string()), ipv6.map(|of| of.to_string())].into_iter().flatten().collect();
+    let lines = texts(ipv4, ipv6);
     if lines.is_empty() { "-".to_owned() } else { lines.join("\n") }
 }
 
@@ -239,9 +240,11 @@ pub async fn lease_reserve(store: &dyn Datastore, subnet: SubnetKey, public_ip: 
 
 /// Which subnets may be leased, for people.
 fn wanted(config: &NetworkConfig) -> String {
-    let ipv4 = config.ipv4.map(|pool| format!("/{} from {} to {}", pool.subnet_len(), pool.min(), pool.max()));
-    let ipv6 = config.ipv6.map(|pool| format!("/{} from {} to {}", pool.subnet_len(), pool.min(), pool.max()));
-    ipv4.into_iter().chain(ipv6).collect::<Vec<_>>().join(" and ")
+    joined(texts(config.ipv4.map(of_pool), config.ipv6.map(of_pool)))
+}
+
+fn of_pool<A: Address>(pool: Pool<A>) -> String {
+    format!("/{} from {} to {}", pool.subnet_len(), pool.min(), pool.max())
 }
 
 /// Deletes the lease or reservation of `subnet`. A node that lives and holds it takes it back at once.

@@ -31,6 +31,7 @@ use self::{datastore::Cluster, firewall::Traffic, rehearsal::Play};
 use crate::{
     agent::{self, Adopted, Settled},
     config::AgentConfig,
+    in_words::joined,
     lease::SubnetKey,
     link::LinkConfig,
     network::NetworkConfig,
@@ -155,7 +156,7 @@ impl Check<'_> {
         self.choice.ipv6_subnet = subnets.and_then(|key| key.v6);
         self.choice.backend = Some(plan.backend.name());
         self.choice.port = Some(plan.backend.port());
-        self.choice.device = Some(links.iter().map(LinkConfig::name).collect::<Vec<_>>().join(" and "));
+        self.choice.device = Some(joined(links.iter().map(LinkConfig::name)));
         self.choice.mtu = mtu;
     }
 }

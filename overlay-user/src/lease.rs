@@ -45,7 +45,7 @@ impl Node {
     /// Whether two values present one node: flannel's rule, the PublicIP. Nodes without IPv4 go by their IPv6 address.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.public_ip == other.public_ip && self.address() == other.address()
+        self.address() == other.address()
     }
 }
 

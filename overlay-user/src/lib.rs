@@ -25,6 +25,7 @@ pub mod endpoints;
 pub mod health;
 pub mod holder;
 pub mod http;
+pub mod in_words;
 mod interface_name;
 mod json;
 pub mod lease;

@@ -13,7 +13,7 @@ pub use self::backend::Backend;
 pub use self::change::ConfigChange;
 pub(crate) use self::pool::host_mask;
 pub use self::pool::{Address, Pool};
-pub(crate) use self::range::joined;
+pub(crate) use self::range::overlap;
 pub use self::range::{Range, Ranges};
 use crate::json::{Object, WrongType, shortened};
 

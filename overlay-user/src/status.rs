@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Result;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use overlay_common::{LocalNode, Reason, Traffic};
+use overlay_common::{Reason, Traffic};
 use serde::Serialize;
 
 pub(crate) use self::{
@@ -24,6 +24,7 @@ pub(crate) use self::{
 };
 use crate::{
     agent::state::{self, AgentState},
+    in_words::{joined, texts},
     interface_name::interface_name,
     maps::{Family, LocalNodeMap},
     rundir::RunDir,
@@ -161,8 +162,8 @@ impl NodeStatus {
     fn read(run_dir: &RunDir, containers: usize) -> Result<Self> {
         let node = LocalNodeMap::open(&run_dir.existing_maps()?)?.get()?;
         let (vtep4, vtep6) = (node.vtep::<[u8; 4]>(), node.vtep::<[u8; 16]>());
-        let (network, subnet) = range::<[u8; 4]>(&node);
-        let (ipv6_network, ipv6_subnet) = range::<[u8; 16]>(&node);
+        let (network, subnet) = <[u8; 4]>::range_of(&node);
+        let (ipv6_network, ipv6_subnet) = <[u8; 16]>::range_of(&node);
         let (device4, device6) = (node.device::<[u8; 4]>(), node.device::<[u8; 16]>());
         Ok(Self {
             address: device4.map(|_| vtep4.address),
@@ -195,15 +196,8 @@ impl NodeStatus {
 
 /// What there is of a thing for IPv4 and the same for IPv6, for people.
 fn both(ipv4: Option<impl ToString>, ipv6: Option<impl ToString>) -> Option<String> {
-    let texts: Vec<_> = [ipv4.map(|of| of.to_string()), ipv6.map(|of| of.to_string())].into_iter().flatten().collect();
-    (!texts.is_empty()).then(|| texts.join(" and "))
-}
-
-/// The network of one family and the subnet that is forwarded for, as far as there are any.
-fn range<A: Family>(node: &LocalNode) -> (Option<A::Network>, Option<A::Network>) {
-    let range = node.range::<A>();
-    let of = |(first, length)| A::of(first).network(length);
-    (range.is_on().then(|| of(range.network())), range.claims_subnet().then(|| of(range.subnet())))
+    let texts = texts(ipv4, ipv6);
+    (!texts.is_empty()).then(|| joined(texts))
 }
 
 impl Counts {

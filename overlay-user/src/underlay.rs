@@ -16,6 +16,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use regex::Regex;
 
+use crate::in_words::joined;
+
 pub use choose::{choose, why};
 pub use error::UnderlayError;
 pub use read::{read, select};
@@ -170,13 +172,13 @@ impl Underlay {
     /// The addresses of the ends, for people.
     #[must_use]
     pub fn local_text(&self) -> String {
-        self.ends().map(|end| end.address.to_string()).collect::<Vec<_>>().join(" and ")
+        joined(self.ends().map(|end| end.address))
     }
 
     /// The addresses that other nodes reach the ends at, for people.
     #[must_use]
     pub fn public_text(&self) -> String {
-        self.ends().map(|end| end.public_ip.to_string()).collect::<Vec<_>>().join(" and ")
+        joined(self.ends().map(|end| end.public_ip))
     }
 
     /// Refuses an underlay whose address would itself be routed into the overlay network, and a bridge that has an address

@@ -52,9 +52,11 @@ impl Adopted {
     /// # Errors
     /// When the kernel does not say which interfaces there are.
     pub(crate) async fn find(handle: &Handle, backend: &Backend) -> Result<Self, LinkError> {
-        let (v4, v6) = (link::device_name(backend.vni()), link::ipv6_device_name(backend.vni()));
-        let macs = (link::mac_of(handle, &v4).await?, link::mac_of(handle, &v6).await?);
-        Ok(Self { v4: (v4, macs.0), v6: (v6, macs.1) })
+        let mut adopted = Self::none(backend);
+        for (name, mac) in [&mut adopted.v4, &mut adopted.v6] {
+            *mac = link::mac_of(handle, name).await?;
+        }
+        Ok(adopted)
     }
 
     /// None is there, as far as anybody knows.

@@ -2,12 +2,8 @@
 
 use super::Settled;
 use crate::{
-    cli::Decap,
-    config::AgentConfig,
-    holder::Origin,
-    lease::SubnetKey,
-    network::{Backend, joined},
-    node, underlay,
+    cli::Decap, config::AgentConfig, holder::Origin, in_words::joined, lease::SubnetKey, network::Backend, node,
+    underlay,
 };
 
 /// Logs a line for each choice but the place of decapsulation, which is made, and logged, with each attachment.

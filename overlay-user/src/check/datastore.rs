@@ -8,6 +8,7 @@ use super::Finding;
 use crate::{
     agent,
     datastore::{self, Datastore, DatastoreConfig, DatastoreError, EtcdOptions},
+    in_words::joined,
     network::NetworkConfig,
 };
 
@@ -96,7 +97,7 @@ fn describe(network: &NetworkConfig) -> String {
     let (backend, port) = (network.backend.name(), network.backend.port());
     let ranges = network.networks().zip(network.first_subnets().subnets());
     let ranges = ranges.map(|(network, subnet)| format!("{network}, subnets of /{}", subnet.prefix()));
-    format!("{}, backend {backend} on port {port}", ranges.collect::<Vec<_>>().join(" and "))
+    format!("{}, backend {backend} on port {port}", joined(ranges))
 }
 
 /// Waits for `work`, and says so when it takes long.

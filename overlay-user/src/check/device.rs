@@ -5,8 +5,8 @@ use rtnetlink::Handle;
 use super::Finding;
 use crate::{
     agent::Adopted,
+    in_words::joined,
     link::{self, LinkConfig},
-    network::joined,
     rundir::RunDir,
 };
 

@@ -4,8 +4,9 @@ use super::Finding;
 use crate::{
     datastore::Datastore,
     holder::{self, Claim, Origin},
+    in_words::joined,
     lease::SubnetKey,
-    network::{NetworkConfig, joined},
+    network::NetworkConfig,
 };
 
 const CHECK: &str = "subnet";

@@ -6,6 +6,7 @@ use super::Finding;
 use crate::{
     agent,
     config::AgentConfig,
+    in_words::joined,
     network::NetworkConfig,
     underlay::{self, End, Underlay},
 };
@@ -34,7 +35,7 @@ async fn judge(handle: &Handle, config: &AgentConfig, underlay: &Underlay) -> Fi
         true => address.to_string(),
         false => format!("{address}, published as {public_ip}"),
     });
-    let found = format!("{name} with {}, MTU {mtu}", ends.collect::<Vec<_>>().join(" and "));
+    let found = format!("{name} with {}, MTU {mtu}", joined(ends));
     let interfaces = underlay::read(handle, config.underlay.iface_can_reach).await;
     let has_carrier = interfaces.is_ok_and(|(interfaces, _)| {
         interfaces.iter().any(|interface| interface.ifindex == underlay.ifindex && interface.carrier)

@@ -12,7 +12,7 @@ use super::{
     request::{Attachment, Config, Request},
     store::Store,
 };
-use crate::network::joined;
+use crate::in_words::joined;
 use crate::subnet_file::{ReadSubnetFileError, SubnetFile};
 
 /// Our code for a container that has an address of a subnet that is no longer this node's; the specification keeps

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use crate::json::shortened;
-use crate::network::{Address, NetworkConfig, Range, Ranges};
+use crate::network::{Address, NetworkConfig, Range, Ranges, overlap};
 
 /// The longest text that can be a key: an IPv4 and an IPv6 network.
 const MAX_KEY: usize = 64;
@@ -42,8 +42,7 @@ impl SubnetKey {
     /// Whether a subnet of this key and one of `other` have addresses in common.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
-        let common = |a: IpNetwork, b: IpNetwork| a.contains(b.network()) || b.contains(a.network());
-        self.subnets().any(|ours| other.subnets().any(|theirs| common(ours, theirs)))
+        self.subnets().any(|ours| other.subnets().any(|theirs| overlap(ours, theirs)))
     }
 
     /// The overlay of `network` as the node with these subnets sees it.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::DumpError;
+use crate::network::overlap;
 
 /// Which entries are asked for: those that agree with all that is given.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,10 +54,6 @@ impl Filter {
             && self.address.is_none_or(|address| in_subnet(address.into()))
             && self.node.is_none_or(|node| about.node == Some(node))
     }
-}
-
-fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
-    one.contains(other.network()) || other.contains(one.network())
 }
 
 #[cfg(test)]

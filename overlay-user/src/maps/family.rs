@@ -7,7 +7,7 @@ use std::{
 
 use aya::Pod;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use overlay_common::Address;
+use overlay_common::{Address, LocalNode};
 
 /// An address family inside the overlay: the names of its maps, and its networks.
 pub trait Family: Address + Pod {
@@ -31,6 +31,13 @@ pub trait Family: Address + Pod {
 
     /// `address`, if it is of the family.
     fn pick(address: IpAddr) -> Option<Self::Ip>;
+
+    /// The overlay network as `node` has it, and the subnet of it that is forwarded for, as far as there are any.
+    fn range_of(node: &LocalNode) -> (Option<Self::Network>, Option<Self::Network>) {
+        let range = node.range::<Self>();
+        let of = |(first, length)| Self::of(first).network(length);
+        (range.is_on().then(|| of(range.network())), range.claims_subnet().then(|| of(range.subnet())))
+    }
 }
 
 impl Family for [u8; 4] {

@@ -44,7 +44,7 @@ impl Ranges {
     }
 }
 
-/// One or two networks, for people.
-pub(crate) fn joined(networks: impl Iterator<Item = IpNetwork>) -> String {
-    networks.map(|network| network.to_string()).collect::<Vec<_>>().join(" and ")
+/// Whether the two have addresses in common.
+pub(crate) fn overlap(one: IpNetwork, other: IpNetwork) -> bool {
+    one.contains(other.network()) || other.contains(one.network())
 }

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
-use ipnetwork::IpNetwork;
-use overlay_common::LocalNode;
 use rtnetlink::Handle;
 
 use crate::{
@@ -48,14 +46,8 @@ pub async fn take_down(handle: &Handle, run_dir: &RunDir) -> Result<()> {
 /// Removes the plain routes into the networks that the maps name, if an agent has got as far as to write them there.
 async fn remove_direct_routes(handle: &Handle, run_dir: &RunDir) -> Result<()> {
     let Ok(local) = LocalNodeMap::open(&run_dir.maps()).and_then(|map| map.get()) else { return Ok(()) };
-    let networks: Vec<_> = [network::<[u8; 4]>(&local), network::<[u8; 16]>(&local)].into_iter().flatten().collect();
+    let (ipv4, ipv6) = (<[u8; 4]>::range_of(&local).0.map(Into::into), <[u8; 16]>::range_of(&local).0.map(Into::into));
+    let networks = ipv4.into_iter().chain(ipv6).collect();
     let direct = DirectRoutes::new(handle.clone(), networks, local.underlay_ifindex, true);
     Ok(direct.remove_all_but(&BTreeSet::new()).await?)
-}
-
-/// The overlay network of one family, if there is one.
-fn network<A: Family>(local: &LocalNode) -> Option<IpNetwork> {
-    let range = local.range::<A>();
-    let (first, length) = range.network();
-    range.is_on().then(|| A::of(first).network(length).into())
 }

@@ -115,10 +115,7 @@ fn by_index(interfaces: &[Interface], ifindex: u32) -> Option<&Interface> {
 }
 
 fn by_address(interfaces: &[Interface], address: IpAddr) -> Option<Candidate<'_>> {
-    let has_it = |interface: &&Interface| match address {
-        IpAddr::V4(address) => interface.addresses.iter().any(|candidate| candidate.ip == address),
-        IpAddr::V6(address) => interface.ipv6_addresses.iter().any(|candidate| candidate.ip == address),
-    };
+    let has_it = |interface: &&Interface| interface.all_addresses().contains(&address);
     interfaces.iter().find(has_it).map(|interface| (interface, Some(address)))
 }
 

@@ -6,7 +6,7 @@ mod keep;
 mod measure;
 mod table;
 
-use std::{fmt::Display, process::ExitCode, time::Instant};
+use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -16,6 +16,7 @@ use overlay_tests::{
     node::Node,
     sandbox::{self, Contained},
 };
+use overlay_user::in_words::joined;
 
 /// Runs a cluster of network namespaces on this machine: real etcd, one agent and one container per node; every
 /// container pings every other and sends it a TCP stream, over IPv4, IPv6 or both. Exits with 0 only if every pair talked and every packet was
@@ -119,9 +120,4 @@ fn bring_up(arguments: &Arguments) -> Result<Cluster> {
     cluster.wait_converged()?;
     eprintln!("every node knows every other after {}", seconds());
     Ok(cluster)
-}
-
-/// One of each address family, for people.
-fn joined(items: impl IntoIterator<Item: Display>) -> String {
-    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(" and ")
 }
