@@ -72,7 +72,8 @@ fn come_in<I: Inner>(packet: &mut TcPacket, node: &LocalNode, accepted: &Accepte
     deliver(packet, node, accepted, fast::arrival(packet, node, accepted))
 }
 
-/// Brings an inner packet to its container at `endpoint`, or to the kernel. A function of its own for each family, with a stack of its own.
+/// Brings an inner packet to its container at `endpoint`, or to the kernel. A function of its own for each family, with a stack
+/// of its own.
 #[inline(never)]
 fn deliver<I: Inner>(
     packet: &mut TcPacket,

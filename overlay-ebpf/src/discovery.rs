@@ -1,6 +1,6 @@
 //! What a container may say in neighbour discovery (RFC 4861), IPv6's ARP.
 
-use network_types::ip::Ipv6Hdr;
+use network_types::ip::{IpProto, Ipv6Hdr};
 use overlay_common::{LocalNode, Reason};
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     packet::{L2, Packet as _, TcPacket, opaque},
 };
 
-const PROTO_ICMPV6: u8 = 58;
+const PROTO_ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;

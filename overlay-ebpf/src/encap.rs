@@ -11,7 +11,7 @@ use crate::{
     inner::Inner,
     maps, neighbour,
     outer::Outer,
-    packet::{Ethernet, L2, Packet as _, TcPacket, opaque},
+    packet::{Ethernet, L2, OuterHeaders, Packet as _, TcPacket, opaque},
     trace,
 };
 
@@ -151,27 +151,29 @@ fn send_over<I: Inner, O: Outer, B: Beginning>(
     match maps::encapsulation() {
         // Others do not come here, and are not compiled.
         Encapsulation::Udp if I::Address::IS_IPV4 && O::Address::IS_IPV4 => {
-            let outer = UdpHeaders::<O>::new(&vtep, route, inner_len, label);
-            let front = maps::scratch().ok_or(Reason::EncapRefused)?;
-            *front = Front { ethernet, outer, inner: B::of(packet)? };
-            front.inner.change();
-            packet.grow::<UdpHeaders<O>>()?;
-            packet.store(0, front)?;
+            wrap::<_, B>(packet, ethernet, UdpHeaders::<O>::new(&vtep, route, inner_len, label))?;
         }
-        _ => {
-            let outer = VxlanHeaders::<O>::new::<I>(&vtep, route, inner_len, label);
-            let front = maps::scratch().ok_or(Reason::EncapRefused)?;
-            *front = Front { ethernet, outer, inner: B::of(packet)? };
-            front.inner.change();
-            packet.grow::<VxlanHeaders<O>>()?;
-            packet.store(0, front)?;
-        }
+        _ => wrap::<_, B>(packet, ethernet, VxlanHeaders::<O>::new::<I>(&vtep, route, inner_len, label))?,
     }
     let encap_fast_packets = if B::SKIPS_NETFILTER { packets } else { 0 };
     let encap_bytes = *length as u64;
     maps::count(*subnet, Traffic { encap_packets: packets, encap_bytes, encap_fast_packets, ..Traffic::default() });
     trace::tell(Step::Encapsulated, u32::from(label.source_port()), [0; 6]);
     Ok(neighbour::send(packet, node, &way))
+}
+
+/// Puts `ethernet` and `outer` in front of an inner packet.
+#[inline(always)]
+fn wrap<H: OuterHeaders + 'static, B: Beginning>(
+    packet: &mut TcPacket,
+    ethernet: Ethernet,
+    outer: H,
+) -> Result<(), Reason> {
+    let front = maps::scratch().ok_or(Reason::EncapRefused)?;
+    *front = Front { ethernet, outer, inner: B::of(packet)? };
+    front.inner.change();
+    packet.grow::<H>()?;
+    packet.store(0, front)
 }
 
 /// The length in bytes of the inner packet, from its header and the `available` bytes.

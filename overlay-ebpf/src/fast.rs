@@ -1,7 +1,7 @@
 //! The fast path: packets of approved flows skip bridge, netfilter and routing on this node.
 //!
-//! It takes only what it fully understands. `None` means: let the kernel do it; [`Slow`] says why. What bridge, netfilter and routing would
-//! have done to an approved packet is done here: TTL, MTU, and the way to the container's interface.
+//! It takes only what it fully understands, and leaves the rest to the kernel; [`Slow`] says why. What bridge, netfilter and
+//! routing would have done to an approved packet is done here: TTL, MTU, and the way to the container's interface.
 
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use overlay_common::{Address, Endpoint, FlowKey, IpHeader as _, LocalNode, Reason, Slow, Step};

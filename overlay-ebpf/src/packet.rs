@@ -8,7 +8,10 @@ mod xdp;
 use network_types::eth::EthHdr;
 use overlay_common::Reason;
 
-pub(crate) use self::{tc::TcPacket, xdp::XdpPacket};
+pub(crate) use self::{
+    tc::{OuterHeaders, TcPacket},
+    xdp::XdpPacket,
+};
 
 /// Length in bytes of the link layer's header on every interface that we attach to.
 pub(crate) const L2: usize = EthHdr::LEN;

@@ -1,8 +1,9 @@
-//! The overlay device `overlay.N` (over an IPv6 underlay `overlay-v6.N`): where the kernel sends what is for other nodes, and where packets from them come up.
+//! The overlay device `overlay.N` (over an IPv6 underlay `overlay-v6.N`): where the kernel sends what is for other nodes, and
+//! where packets from them come up.
 //!
-//! Routing knows one route of each address family, `NETWORK dev overlay.N`. What the kernel routes there meets the program at the device's
-//! egress, which encapsulates it and redirects it to the underlay; what a program decapsulates without delivering it
-//! itself is redirected to the device's ingress and goes up the stack from there. The device must do this while no
+//! Routing knows one route of each address family, `NETWORK dev overlay.N`. What the kernel routes there meets the program at
+//! the device's egress, which encapsulates it and redirects it to the underlay; what a program decapsulates without delivering
+//! it itself is redirected to the device's ingress and goes up the stack from there. The device must do this while no
 //! agent runs, and must not send anything by itself (no ARP, no multicast, no IPv6 link-local address).
 //!
 //! For VXLAN it is a **kernel VXLAN device**, which also decapsulates what the programs leave alone, and encapsulates what is for

@@ -21,7 +21,8 @@ pub(super) struct Containers {
     /// The programs on each veth, the most urgent first.
     programs: &'static [ContainerProgram],
     /// What is attached to veths, by index, with the name that an index had then; none where that is to be done again: an
-    /// earlier agent has attached it, or somebody has detached it. The kernel gives an index to another interface when it is told to.
+    /// earlier agent has attached it, or somebody has detached it. The kernel gives an index to another interface when it is
+    /// told to.
     attached: BTreeMap<(ContainerProgram, u32), Option<String>>,
     /// What could not be attached and is to be tried again later, with the number of attempts.
     refused: BTreeMap<(ContainerProgram, u32), u32>,
