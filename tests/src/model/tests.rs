@@ -108,8 +108,8 @@ fn each_family_in_each_arrives_as_it_was_sent_and_costs_50_bytes_over_ipv4_and_7
         let there = facts(THEM, US, outer);
         let received = expect(&there, Program::XdpDecap, &outer_frame, None);
         assert_eq!(received.counted.map(|(subnet, _)| subnet), Some(US.subnet(inner_family).network()));
-        // Behind the mark in its metadata.
-        assert_eq!(becomes(received)[4..], ethernet(THEM.mac(outer), [0; 6], ether_type, &packet));
+        // Behind the mark in its metadata; on the device that its own family takes, whichever it came over.
+        assert_eq!(becomes(received)[4..], ethernet(THEM.mac(inner_family), [0; 6], ether_type, &packet));
         let found_good = expect(&there, Program::FromUnderlay, &outer_frame, None);
         assert_eq!((found_good.fate, found_good.counted.is_some()), (Fate::Untouched, true));
     }
