@@ -2,14 +2,14 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
 pub(crate) use overlay_tests::{
     cluster::Backend,
-    for_either_backend,
-    two_nodes::{LIMIT, flow, on_two_nodes, settings, two},
+    for_either_backend, for_every_way,
+    two_nodes::{LIMIT, Way, drops, flow, gateway, on_two_nodes, raise_container_mtu, settings, two},
 };
 use overlay_tests::{
     cluster::Settings,
@@ -30,8 +30,8 @@ const LOST_AS: [io::ErrorKind; 3] =
     [io::ErrorKind::WouldBlock, io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable];
 
 /// Two nodes whose agents approve flows for `seconds`.
-pub(crate) fn approving(backend: Backend, seconds: u32) -> Settings {
-    with(backend, &["--fast-path-approval", &seconds.to_string()])
+pub(crate) fn approving(way: impl Into<Way>, seconds: u32) -> Settings {
+    with(way, &["--fast-path-approval", &seconds.to_string()])
 }
 
 /// Two nodes without a fast path.
@@ -40,17 +40,18 @@ pub(crate) fn slow(backend: Backend) -> Settings {
 }
 
 /// Two nodes that decapsulate in native XDP.
-pub(crate) fn xdp(backend: Backend) -> Settings {
-    with(backend, &["--decap", "xdp"])
+pub(crate) fn xdp(way: impl Into<Way>) -> Settings {
+    with(way, &["--decap", "xdp"])
 }
 
-fn with(backend: Backend, arguments: &[&str]) -> Settings {
-    Settings { agent_arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), ..settings(backend) }
+fn with(way: impl Into<Way>, arguments: &[&str]) -> Settings {
+    Settings { agent_arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(), ..settings(way) }
 }
 
 /// A UDP socket in `netns` that gives a packet up soon.
-pub(crate) fn udp_socket(netns: &Netns, address: Ipv4Addr, port: u16) -> UdpSocket {
-    let socket = netns.run(|| UdpSocket::bind((address, port))).unwrap();
+pub(crate) fn udp_socket(netns: &Netns, address: impl Into<IpAddr>, port: u16) -> UdpSocket {
+    let address = SocketAddr::new(address.into(), port);
+    let socket = netns.run(|| UdpSocket::bind(address)).unwrap();
     socket.set_read_timeout(Some(LOST)).unwrap();
     socket
 }
@@ -64,13 +65,13 @@ pub(crate) struct Conversation {
 impl Conversation {
     /// From the container `from` to the container `to`.
     pub(crate) fn between(from: &Container, to: &Container) -> Self {
-        let far = udp_socket(&to.netns, to.v4(), 0);
+        let far = udp_socket(&to.netns, to.address(), 0);
         Self::towards(from, far.local_addr().unwrap(), far)
     }
 
     /// From the container `from` to `service`, where `far` answers.
     pub(crate) fn towards(from: &Container, service: SocketAddr, far: UdpSocket) -> Self {
-        let near = udp_socket(&from.netns, from.v4(), 0);
+        let near = udp_socket(&from.netns, from.address(), 0);
         near.connect(service).unwrap();
         Self { near, far }
     }
@@ -105,14 +106,14 @@ impl Conversation {
         wait_until("the flow to be approved on both nodes", LIMIT, || {
             self.exchange() && nodes.iter().all(|node| self.is_fast(node))
         })
-        .unwrap_or_else(|error| panic!("{error:#}: {:?}", nodes.map(|node| node.counters().flows())));
+        .unwrap_or_else(|error| panic!("{error:#}: {:?}", nodes.map(|node| node.counters().carried())));
         // The answer to the last question may have been the one that was approved last.
         assert!(self.exchange());
     }
 
     /// Whether `node` carries the flow on the fast path.
     pub(crate) fn is_fast(&self, node: &Node) -> bool {
-        is_fast(node, 17, [v4(self.near.local_addr().unwrap()), v4(self.far.local_addr().unwrap())])
+        is_fast(node, 17, [&self.near, &self.far].map(|socket| socket.local_addr().unwrap()))
     }
 
     /// Sends packets both ways for `time`, whether they arrive or not, and returns when the last one arrived at the near and
@@ -151,22 +152,14 @@ impl Conversation {
     }
 }
 
-pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
-    let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
-    address
-}
-
 /// Whether `node` carries the flow of `protocol` between `ends` on the fast path.
-pub(crate) fn is_fast(node: &Node, protocol: u8, ends: [SocketAddrV4; 2]) -> bool {
+pub(crate) fn is_fast(node: &Node, protocol: u8, ends: [SocketAddr; 2]) -> bool {
     carries(node, |flow, [local, remote]| flow == protocol && ends.contains(&local) && ends.contains(&remote))
 }
 
 /// Whether `node` carries a flow on the fast path whose protocol and ends, the local one first, `wanted` likes.
-pub(crate) fn carries(node: &Node, wanted: impl Fn(u8, [SocketAddrV4; 2]) -> bool) -> bool {
-    let (flows, endpoints) = (node.counters().flows().unwrap(), node.counters().endpoints().unwrap());
-    // An approved flow keeps to the kernel until the agent knows whose the address is.
-    let mut keys = flows.iter().map(|(key, _)| key).filter(|key| endpoints.contains_key(&key.local().0));
-    keys.any(|key| wanted(key.protocol(), [key.local(), key.remote()].map(|(ip, port)| SocketAddrV4::new(ip, port))))
+pub(crate) fn carries(node: &Node, wanted: impl Fn(u8, [SocketAddr; 2]) -> bool) -> bool {
+    node.counters().carried().unwrap().into_iter().any(|(protocol, ends)| wanted(protocol, ends))
 }
 
 /// Starts another container on `node`, with the last byte `host` of the address; `veth` is the node's side.
@@ -193,7 +186,7 @@ pub(crate) struct Forwarded<'a> {
 impl<'a> Forwarded<'a> {
     /// Goes on with a count that was begun on `node`, or begins one of all TCP and UDP packets.
     pub(crate) fn continued(node: &'a Node) -> Self {
-        match output(node.netns().command("nft").arg("list table ip probe")) {
+        match output(node.netns().command("nft").arg("list table inet probe")) {
             Ok(_) => Self { node },
             Err(_) => Self::count(node, "meta l4proto { tcp, udp }"),
         }
@@ -203,10 +196,10 @@ impl<'a> Forwarded<'a> {
         nft(
             node,
             &format!(
-                "add table ip probe
-                 add counter ip probe forwarded
-                 add chain ip probe forward {{ type filter hook forward priority -150; }}
-                 add rule ip probe forward {filter} counter name forwarded"
+                "add table inet probe
+                 add counter inet probe forwarded
+                 add chain inet probe forward {{ type filter hook forward priority -150; }}
+                 add rule inet probe forward {filter} counter name forwarded"
             ),
         );
         Self { node }
@@ -214,7 +207,7 @@ impl<'a> Forwarded<'a> {
 
     /// How many they are so far.
     pub(crate) fn packets(&self) -> u64 {
-        let text = nft(self.node, "list counter ip probe forwarded");
+        let text = nft(self.node, "list counter inet probe forwarded");
         let packets = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
         packets.and_then(|packets| packets.parse().ok()).unwrap_or_else(|| panic!("no count: {text}"))
     }

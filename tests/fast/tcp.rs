@@ -2,35 +2,43 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddrV4, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
     thread,
     time::Duration,
 };
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
-use overlay_tests::{node::Node, process::wait_until};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
+use overlay_tests::{node::Node, packet_socket::PacketSocket, packets::Complaint, process::wait_until};
 
-use crate::ground::{Backend, LIMIT, approving, flow, for_either_backend, is_fast, nft, on_two_nodes, two, v4};
+use crate::{
+    ground::{
+        Backend, LIMIT, approving, flow, for_either_backend, for_every_way, gateway, is_fast, nft, on_two_nodes,
+        raise_container_mtu, two,
+    },
+    headers::complaint,
+};
 
 /// A connection between two containers.
 struct Connection {
     near: TcpStream,
     far: TcpStream,
-    ends: [SocketAddrV4; 2],
+    ends: [SocketAddr; 2],
 }
 
 impl Connection {
     /// From the container of `from` to `listener`; from `port`, if it is not 0.
     fn open(from: &Node, port: u16, listener: &TcpListener) -> Self {
-        let to = v4(listener.local_addr().unwrap());
-        let near = from.container().netns.run(|| connect_from(SocketAddrV4::new(from.container().v4(), port), to));
+        let to = listener.local_addr().unwrap();
+        let near = from.container().netns.run(|| connect_from(SocketAddr::new(from.container().address(), port), to));
         let (far, client) = listener.accept().unwrap();
         for stream in [&near, &far] {
             stream.set_read_timeout(Some(LIMIT)).unwrap();
             stream.set_nodelay(true).unwrap();
         }
-        Self { near, far, ends: [v4(client), to] }
+        Self { near, far, ends: [client, to] }
     }
 
     fn exchange(&mut self) {
@@ -54,17 +62,18 @@ impl Connection {
 }
 
 /// Connects from an address and port of our choice.
-fn connect_from(from: SocketAddrV4, to: SocketAddrV4) -> TcpStream {
-    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let family = if from.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
-    bind(socket.as_raw_fd(), &SockaddrIn::from(from)).unwrap();
-    connect(socket.as_raw_fd(), &SockaddrIn::from(to)).unwrap_or_else(|error| panic!("connect to {to}: {error}"));
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).unwrap_or_else(|error| panic!("connect to {to}: {error}"));
     TcpStream::from(socket)
 }
 
 fn listen(node: &Node) -> TcpListener {
     let container = node.container();
-    container.netns.run(|| TcpListener::bind((container.v4(), 0))).unwrap()
+    container.netns.run(|| TcpListener::bind((container.address(), 0))).unwrap()
 }
 
 /// Makes closing `stream` reset the connection.
@@ -72,7 +81,21 @@ fn reset_on_close(stream: &TcpStream) {
     setsockopt(stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
 }
 
-fn assert_leaves(ends: [SocketAddrV4; 2], nodes: [&Node; 2], why: &str) {
+/// Sends some megabytes and the end of the stream, and fails unless they arrive as they were sent.
+fn carry(mut from: &TcpStream, mut to: &TcpStream) {
+    let sent: Vec<u8> = (0..4_u32 << 20).map(|number| (number >> 8) as u8).collect();
+    let mut received = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            from.write_all(&sent).unwrap();
+            from.shutdown(Shutdown::Write).unwrap();
+        });
+        to.read_to_end(&mut received).unwrap();
+    });
+    assert!(received == sent, "{} of {} bytes", received.len(), sent.len());
+}
+
+fn assert_leaves(ends: [SocketAddr; 2], nodes: [&Node; 2], why: &str) {
     wait_until(&format!("{why} to end the approval on both nodes"), LIMIT, || {
         nodes.iter().all(|node| !is_fast(node, 6, ends))
     })
@@ -125,17 +148,7 @@ for_either_backend! {
             connection.engage(nodes);
             connection.near.shutdown(Shutdown::Write).unwrap();
             assert_eq!(connection.far.read(&mut [0; 1]).unwrap(), 0, "the end of what the near side sends");
-            let (mut near, mut far) = (connection.near, connection.far);
-            let sent: Vec<u8> = (0..4_u32 << 20).map(|number| (number >> 8) as u8).collect();
-            let mut received = Vec::new();
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    far.write_all(&sent).unwrap();
-                    far.shutdown(Shutdown::Write).unwrap();
-                });
-                near.read_to_end(&mut received).unwrap();
-            });
-            assert!(received == sent, "{} of {} bytes", received.len(), sent.len());
+            carry(&connection.far, &connection.near);
             assert_leaves(connection.ends, nodes, "the second FIN");
         });
     }
@@ -159,6 +172,22 @@ for_either_backend! {
                 let counted = nft(node, "list counter ip strict invalid");
                 assert!(counted.contains("packets 0 "), "{}: {counted}", node.name());
             }
+        });
+    }
+}
+
+for_every_way! {
+    fn segments_that_do_not_fit_are_refused_with_the_overlays_mtu_and_the_stream_arrives_whole(way) {
+        on_two_nodes(&approving(way, 60), |cluster| {
+            let nodes = two(cluster);
+            nodes.iter().for_each(|node| raise_container_mtu(node));
+            let listener = listen(nodes[1]);
+            let mut connection = Connection::open(nodes[0], 0, &listener);
+            connection.engage(nodes);
+            let sees = PacketSocket::open(&nodes[0].container().netns, "eth0").unwrap();
+            carry(&connection.near, &connection.far);
+            let expected = (gateway(nodes[0]).ip(), Complaint::TooBig { mtu: 1500 - way.overhead() });
+            assert_eq!(complaint(&sees, nodes[0].container()), expected);
         });
     }
 }

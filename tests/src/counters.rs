@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -106,8 +106,30 @@ impl Counters {
     ///
     /// When the map is not there or not of the form in the contract.
     pub fn flows(&self) -> Result<Vec<(FlowKey, Flow)>> {
-        let map: HashMap<_, FlowKey, Flow> = self.open("FLOWS")?;
-        map.iter().collect::<Result<_, _>>().context("read FLOWS")
+        self.flows_of()
+    }
+
+    fn flows_of<A: Family>(&self) -> Result<Vec<(FlowKey<A>, Flow)>> {
+        let [flows, _] = A::FLOWS;
+        let map: HashMap<_, FlowKey<A>, Flow> = self.open(flows)?;
+        map.iter().collect::<Result<_, _>>().with_context(|| format!("read {flows}"))
+    }
+
+    /// The flows of both families that the fast path carries: protocol, the end on this node and the other. A flow that is
+    /// approved keeps to the kernel until the agent knows whose the address is.
+    ///
+    /// # Errors
+    ///
+    /// When the maps are not there or not of the form in the contract.
+    pub fn carried(&self) -> Result<Vec<(u8, [SocketAddr; 2])>> {
+        Ok([self.carried_of::<[u8; 4]>()?, self.carried_of::<[u8; 16]>()?].concat())
+    }
+
+    fn carried_of<A: Family>(&self) -> Result<Vec<(u8, [SocketAddr; 2])>> {
+        let (flows, endpoints) = (self.flows_of::<A>()?, self.endpoints_of::<A>()?);
+        let known = flows.into_iter().map(|(key, _)| key).filter(|key| endpoints.contains_key(&key.local().0));
+        let ends = |key: &FlowKey<A>| [key.local(), key.remote()].map(|(ip, port)| SocketAddr::new(ip.into(), port));
+        Ok(known.map(|key| (key.protocol(), ends(&key))).collect())
     }
 
     /// Whose the `address` is, a local container's or the node's own, if the agent knows it.
@@ -128,8 +150,13 @@ impl Counters {
     ///
     /// When the map is not there or not of the form in the contract.
     pub fn endpoints(&self) -> Result<BTreeMap<Ipv4Addr, Endpoint>> {
-        let map: HashMap<_, [u8; 4], Endpoint> = self.open("ENDPOINTS")?;
-        map.iter().map(|entry| entry.map(|(at, owner)| (at.into(), owner)).context("read ENDPOINTS")).collect()
+        self.endpoints_of::<[u8; 4]>()
+    }
+
+    fn endpoints_of<A: Family>(&self) -> Result<BTreeMap<A::Ip, Endpoint>> {
+        let map: HashMap<_, A, Endpoint> = self.open(A::ENDPOINTS)?;
+        let entries = map.iter().map(|entry| entry.map(|(at, owner)| (at.ip(), owner)));
+        entries.collect::<Result<_, _>>().with_context(|| format!("read {}", A::ENDPOINTS))
     }
 
     /// The value of one key in the hash `name`.

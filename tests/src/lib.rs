@@ -13,6 +13,7 @@ pub mod docker;
 pub mod etcd;
 pub mod families;
 pub mod flood;
+pub mod headers;
 pub mod kernel_objects;
 pub mod kernel_vxlan;
 pub mod model;

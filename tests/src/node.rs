@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
-pub use self::container::{Container, ContainerNetwork};
+pub use self::container::{BRIDGE, CONTAINER_DEVICE, Container, ContainerNetwork, VETH};
 use crate::{
     counters::Counters,
     families::v4_among,
@@ -25,12 +25,6 @@ use crate::{
 
 /// The underlay interface of every node.
 pub const UNDERLAY_DEVICE: &str = "eth0";
-
-/// The name of a container's interface.
-pub const CONTAINER_DEVICE: &str = "eth0";
-
-/// The bridge that the container of a node is attached to.
-pub const BRIDGE: &str = "br0";
 
 /// How long an agent may take to be ready, or to stop, before that counts as a failure.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -115,6 +109,12 @@ impl Node {
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         v4_among(&self.addresses).expect("the node has an IPv4 address")
+    }
+
+    /// The node's addresses on the underlay, IPv4 first.
+    #[must_use]
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 
     /// The agent's run directory, which here also holds its `subnet.env` and its log.

@@ -1,5 +1,6 @@
 //! Packets as bytes, built from the RFCs and without the code under test.
 
+mod either;
 mod ipv4;
 mod ipv6;
 pub mod ndp;
@@ -8,6 +9,7 @@ mod transport;
 use bytes::{BufMut as _, BytesMut};
 
 pub use self::{
+    either::{Complaint, Either},
     ipv4::Ipv4,
     ipv6::{Extension, Ipv6},
     transport::{checksummed, echo_request, is_checksum_right, tcp, udp},

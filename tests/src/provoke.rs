@@ -14,7 +14,7 @@ use overlay_common::Reason;
 use crate::{
     cluster::Cluster,
     netns::Netns,
-    node::{Node, UNDERLAY_DEVICE},
+    node::{Node, UNDERLAY_DEVICE, VETH},
     packet_socket::{PacketSocket, mac},
     packets::{ETHER_ARP, ETHER_IPV4, Ipv4, PROTO_UDP, ethernet, udp, vxlan},
     two_nodes::two,
@@ -23,9 +23,6 @@ use crate::{
 /// The overlay device of the only backend that knows every reason, and its port.
 const DEVICE: &str = "overlay.1";
 const PORT: u16 = 8472;
-
-/// The node's side of its container's veth.
-const VETH: &str = "container";
 
 /// An address of a subnet that nobody leases.
 const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 1, 250, 1);

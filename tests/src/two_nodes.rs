@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
+use overlay_common::Reason;
+
 use crate::{
     cluster::{Backend, Cluster, Datastore, Settings},
-    node::Node,
+    families::Families,
+    node::{BRIDGE, CONTAINER_DEVICE, Node, VETH},
     sandbox::isolated,
     traffic::Flow,
 };
@@ -12,10 +16,63 @@ use crate::{
 /// How long something that must happen may take.
 pub const LIMIT: Duration = Duration::from_secs(5);
 
+/// How packets travel: what kind of them, and over what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// How they cross the underlay.
+    pub backend: Backend,
+    /// The families of the containers' addresses. Where there are both, IPv4 is what travels.
+    pub overlay: Families,
+    /// The family of the nodes' addresses.
+    pub underlay: Families,
+}
+
+impl Way {
+    /// Packets of one family over nodes of one.
+    #[must_use]
+    pub const fn vxlan(overlay: Families, underlay: Families) -> Self {
+        Self { backend: Backend::Vxlan, overlay, underlay }
+    }
+
+    /// The overlay device.
+    #[must_use]
+    pub const fn device(self) -> &'static str {
+        match (self.backend, self.underlay.has_v6()) {
+            (Backend::Udp, _) => "overlay.0",
+            (Backend::Vxlan, false) => "overlay.1",
+            (Backend::Vxlan, true) => "overlay-v6.1",
+        }
+    }
+
+    /// The least bytes of an IP header inside.
+    #[must_use]
+    pub const fn inner_header(self) -> u32 {
+        if self.overlay.has_v4() { 20 } else { 40 }
+    }
+
+    /// What encap adds, in bytes.
+    #[must_use]
+    pub const fn overhead(self) -> u32 {
+        let ip = if self.underlay.has_v6() { 40 } else { 20 };
+        match self.backend {
+            Backend::Udp => ip + 8,
+            Backend::Vxlan => ip + 8 + 8 + 14,
+        }
+    }
+}
+
+impl From<Backend> for Way {
+    /// IPv4 over IPv4.
+    fn from(backend: Backend) -> Self {
+        Self { backend, overlay: Families::V4, underlay: Families::V4 }
+    }
+}
+
 /// Two nodes, and their leases in files: etcd takes no part in what these tests look at.
 #[must_use]
-pub fn settings(backend: Backend) -> Settings {
-    Settings { backend, datastore: Datastore::File, ..Settings::default() }
+pub fn settings(way: impl Into<Way>) -> Settings {
+    let Way { backend, overlay, underlay } = way.into();
+    Settings { backend, overlay, underlay, datastore: Datastore::File, ..Settings::default() }
 }
 
 /// Runs `test` on two nodes with a container each.
@@ -42,7 +99,38 @@ pub fn two(cluster: &Cluster) -> [&Node; 2] {
 #[must_use]
 pub fn flow(from: &Node, to: &Node) -> Flow {
     let (from, to) = (from.container(), to.container());
-    Flow::new(&from.netns, &to.netns, to.v4())
+    Flow::new(&from.netns, &to.netns, to.address())
+}
+
+/// What the bridge of a node has for its containers: its address, and the length of their subnet.
+#[must_use]
+pub fn gateway(node: &Node) -> IpNetwork {
+    node.subnet().subnets[0].gateway
+}
+
+/// What a node has dropped of what others have sent. Where it forwards IPv6, its own kernel tells of its devices' multicast
+/// groups, which nobody is to hear.
+///
+/// # Panics
+///
+/// When the maps cannot be read.
+#[must_use]
+pub fn drops(node: &Node) -> Vec<(Reason, u64)> {
+    let drops = node.counters().drops().expect("read DROPS");
+    drops.into_iter().filter(|(reason, _)| *reason != Reason::NotUnicast).collect()
+}
+
+/// Lets the container of a node send larger packets than the overlay carries.
+///
+/// # Panics
+///
+/// When `ip` fails.
+pub fn raise_container_mtu(node: &Node) {
+    for device in [VETH, BRIDGE] {
+        node.netns().ip(&format!("link set dev {device} mtu 9000")).expect("raise the MTU on the node's side");
+    }
+    let raise = format!("link set dev {CONTAINER_DEVICE} mtu 9000");
+    node.container().netns.ip(&raise).expect("raise the MTU in the container");
 }
 
 /// Writes a test for either `Backend`, which has to be in scope, that calls a function with it.
@@ -63,6 +151,47 @@ macro_rules! for_either_backend {
             #[test]
             fn vxlan() {
                 check(Backend::Vxlan);
+            }
+        }
+    )*};
+}
+
+/// Writes a test for every [`Way`] that calls a function with it: IPv4 with either backend, and every other pair of families.
+#[macro_export]
+macro_rules! for_every_way {
+    ($($(#[$attribute:meta])* fn $name:ident($way:ident) $body:block)*) => {$(
+        mod $name {
+            use $crate::{cluster::Backend, families::Families, two_nodes::Way};
+
+            use super::*;
+
+            $(#[$attribute])*
+            fn check($way: Way) $body
+
+            #[test]
+            fn udp() {
+                check(Backend::Udp.into());
+            }
+
+            #[test]
+            fn vxlan() {
+                check(Backend::Vxlan.into());
+            }
+
+            #[test]
+            fn ipv4_over_ipv6() {
+                // An overlay of IPv4 alone is flannel's, which wants it outside as well.
+                check(Way::vxlan(Families::Dual, Families::V6));
+            }
+
+            #[test]
+            fn ipv6_over_ipv4() {
+                check(Way::vxlan(Families::V6, Families::V4));
+            }
+
+            #[test]
+            fn ipv6_over_ipv6() {
+                check(Way::vxlan(Families::V6, Families::V6));
             }
         }
     )*};

@@ -6,8 +6,8 @@ use overlay_common::Reason;
 use overlay_tests::node::Node;
 pub(crate) use overlay_tests::{
     cluster::Backend,
-    for_either_backend,
-    two_nodes::{LIMIT, flow, on_two_nodes, settings, two},
+    for_either_backend, for_every_way,
+    two_nodes::{LIMIT, Way, drops, flow, gateway, on_two_nodes, raise_container_mtu, settings, two},
 };
 
 /// What ping said, both on standard output and error.

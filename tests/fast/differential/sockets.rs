@@ -9,8 +9,6 @@ use std::{
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 
-use crate::ground::v4;
-
 /// An open socket.
 #[derive(Debug)]
 pub(super) enum Socket {
@@ -45,13 +43,13 @@ impl Socket {
         Ok(Self::Tcp(stream))
     }
 
-    pub(super) fn local(&self) -> SocketAddrV4 {
-        v4(match self {
+    pub(super) fn local(&self) -> SocketAddr {
+        match self {
             Self::Udp(socket, _) => socket.local_addr(),
             Self::Tcp(socket) => socket.local_addr(),
             Self::Listener(socket) => socket.local_addr(),
         }
-        .expect("the address of a bound socket"))
+        .expect("the address of a bound socket")
     }
 
     /// IP protocol number.

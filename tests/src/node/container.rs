@@ -5,12 +5,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context, Result};
 use ipnetwork::IpNetwork;
 
-use super::{BRIDGE, CONTAINER_DEVICE};
 use crate::{
     families::{v4_among, v6_among},
     netns::Netns,
     subnet_env::SubnetEnv,
 };
+
+/// The name of a container's interface.
+pub const CONTAINER_DEVICE: &str = "eth0";
+
+/// The bridge that the container of a node is attached to.
+pub const BRIDGE: &str = "br0";
+
+/// The node's side of its container's interface.
+pub const VETH: &str = "container";
 
 /// What containers of a node are told of their network.
 #[derive(Debug, Clone)]
@@ -43,7 +51,7 @@ impl Container {
     ///
     /// When `ip` fails.
     pub fn on_bridge(node: &Netns, network: impl Into<ContainerNetwork>) -> Result<Self> {
-        Self::on_bridge_of(node, network, BRIDGE, "container")
+        Self::on_bridge_of(node, network, BRIDGE, VETH)
     }
 
     /// The same with a `bridge` of that name, such as that of another overlay; `veth` is the container's name on the node.
@@ -88,6 +96,16 @@ impl Container {
             addresses.push(address);
         }
         Ok(Self { netns, addresses })
+    }
+
+    /// Its address, the IPv4 one if it has both.
+    ///
+    /// # Panics
+    ///
+    /// When it has none.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        *self.addresses.first().expect("the container has an address")
     }
 
     /// Its IPv4 address.
