@@ -10,6 +10,10 @@ mod differential;
 #[cfg(test)]
 mod engaged;
 #[cfg(test)]
+mod extensions;
+#[cfg(test)]
+mod families;
+#[cfg(test)]
 mod flood;
 #[cfg(test)]
 mod ground;
@@ -17,6 +21,8 @@ mod ground;
 mod headers;
 #[cfg(test)]
 mod neighbours;
+#[cfg(test)]
+mod ports;
 #[cfg(test)]
 mod replaced;
 #[cfg(test)]
