@@ -6,3 +6,7 @@ mod clusters;
 mod ground;
 #[cfg(test)]
 mod mixed;
+#[cfg(test)]
+mod neighbours;
+#[cfg(test)]
+mod outside;
