@@ -9,6 +9,8 @@ mod damage;
 #[cfg(test)]
 mod delegation;
 #[cfg(test)]
+mod families;
+#[cfg(test)]
 mod networks;
 #[cfg(test)]
 mod pods;

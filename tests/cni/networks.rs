@@ -49,8 +49,8 @@ fn example(node: &Node, delegate: Delegate) -> Value {
     ours["ipam"] = json!({"dataDir": reserved(node)});
     if delegate == Delegate::Ptp {
         ours["delegate"] = json!({"type": "ptp"});
-        // A bridge makes this of isDefaultGateway.
-        ours["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+        // A bridge makes these of isDefaultGateway.
+        ours["ipam"]["routes"] = routes(defaults(node));
     }
     list
 }
@@ -58,25 +58,34 @@ fn example(node: &Node, delegate: Delegate) -> Value {
 /// What flannel's plugin runs for the packaged example.
 fn generated(node: &Node, delegate: Delegate) -> Value {
     let subnet = node.subnet();
-    let ipam = |routes: &[&str]| {
-        let routes: Vec<_> = routes.iter().map(|dst| json!({"dst": dst})).collect();
-        let range = format!("{}/{}", subnet.subnet(), subnet.length());
-        json!({"type": "host-local", "ranges": [[{"subnet": range}]], "routes": routes, "dataDir": reserved(node)})
-    };
-    let network = subnet.subnets[0].network.to_string();
-    let network = network.as_str();
+    let ranges: Vec<_> = subnet.networks().map(|range| json!([{"subnet": range}])).collect();
+    let ipam =
+        |routes: Value| json!({"type": "host-local", "ranges": ranges, "routes": routes, "dataDir": reserved(node)});
+    let networks = subnet.subnets.iter().map(|subnet| subnet.network.to_string());
     let connect = match delegate {
         Delegate::Bridge => json!({
             "type": "bridge", "hairpinMode": true, "isDefaultGateway": true, "isGateway": true,
-            "ipMasq": !subnet.ip_masq, "mtu": subnet.mtu, "ipam": ipam(&[network]),
+            "ipMasq": !subnet.ip_masq, "mtu": subnet.mtu, "ipam": ipam(routes(networks)),
         }),
         Delegate::Ptp => json!({
-            "type": "ptp", "ipMasq": !subnet.ip_masq, "mtu": subnet.mtu, "ipam": ipam(&["0.0.0.0/0", network]),
+            "type": "ptp", "ipMasq": !subnet.ip_masq, "mtu": subnet.mtu,
+            "ipam": ipam(routes(defaults(node).chain(networks))),
         }),
     };
     // Plugins before 1.3 miss routes that have no gateway of their own, as flannel's have none; its plugin checks nothing.
     let map_ports = json!({"type": "portmap", "capabilities": {"portMappings": true}});
     json!({"cniVersion": "1.0.0", "name": "overlay", "disableCheck": true, "plugins": [connect, map_ports]})
+}
+
+/// The default routes of the families that the node's containers have.
+fn defaults(node: &Node) -> impl Iterator<Item = String> {
+    let default = |is_ipv4| if is_ipv4 { "0.0.0.0/0" } else { "::/0" }.to_owned();
+    node.subnet().subnets.iter().map(move |subnet| default(subnet.network.is_ipv4()))
+}
+
+/// host-local's `routes`.
+fn routes(destinations: impl Iterator<Item = String>) -> Value {
+    destinations.map(|destination| json!({"dst": destination})).collect()
 }
 
 /// Where `overlay cni` keeps configurations.

@@ -2,16 +2,19 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
+use overlay_common::Reason;
 use overlay_tests::{
     cluster::{Backend, Cluster, Settings},
+    families::{Families, any_like},
     netns::Netns,
     node::Node,
     sandbox::isolated,
     traffic::{Flow, ping},
+    underlay::Underlay,
 };
 use serde_json::{Value, json};
 
@@ -21,7 +24,7 @@ use crate::{
     state::State,
 };
 
-const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// The port that nodes publish, and the container's behind it.
 const HOST_PORT: u16 = 8080;
@@ -30,22 +33,26 @@ const PORT: u16 = 80;
 /// Runs `test` on two nodes without containers, with etcd, and agents that have `arguments` as well.
 pub(crate) fn on_two_nodes(backend: Backend, arguments: &[&str], test: impl FnOnce(&mut Cluster) + Send) {
     let agent_arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-    let settings = Settings { backend, agent_arguments, ..Settings::default() };
+    on_nodes(&Settings { backend, agent_arguments, ..Settings::default() }, test);
+}
+
+/// Runs `test` on nodes without containers, and with agents.
+pub(crate) fn on_nodes(settings: &Settings, test: impl FnOnce(&mut Cluster) + Send) {
     isolated(|| {
-        let mut cluster = Cluster::new(&settings).expect("make a cluster");
+        let mut cluster = Cluster::new(settings).expect("make a cluster");
         cluster.bring_up_agents(&settings.network_config()).expect("start the agents");
         test(&mut cluster);
     });
 }
 
-fn flow(from: &Pod, to: &Pod) -> Flow {
-    Flow::new(from.netns(), to.netns(), to.address())
+fn flow(from: &Pod, to: &Pod, address: impl Into<IpAddr>) -> Flow {
+    Flow::new(from.netns(), to.netns(), address)
 }
 
 /// Opens a connection to `service`, which `listener` serves, has a word there and one back, and returns whom it seems
 /// to come from.
 #[track_caller]
-fn talk(from: &Netns, service: SocketAddr, listener: &TcpListener) -> SocketAddr {
+pub(crate) fn talk(from: &Netns, service: SocketAddr, listener: &TcpListener) -> SocketAddr {
     let connected = from.run(|| TcpStream::connect_timeout(&service, LIMIT));
     let mut near = connected.unwrap_or_else(|error| panic!("connect to {service}: {error}"));
     let (mut far, client) = listener.accept().unwrap();
@@ -61,7 +68,7 @@ fn talk(from: &Netns, service: SocketAddr, listener: &TcpListener) -> SocketAddr
 /// Asks `service`, where `server` listens, over UDP; the answer comes from there. Returns whom it seemed to come from.
 #[track_caller]
 fn ask(from: &Netns, service: SocketAddr, server: &UdpSocket) -> SocketAddr {
-    let client = from.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    let client = from.run(|| UdpSocket::bind((any_like(service.ip()), 0))).unwrap();
     client.connect(service).unwrap();
     for socket in [&client, server] {
         socket.set_read_timeout(Some(LIMIT)).unwrap();
@@ -73,22 +80,30 @@ fn ask(from: &Netns, service: SocketAddr, server: &UdpSocket) -> SocketAddr {
     seen
 }
 
-/// Two containers talk in every way, both ways.
-fn assert_talk(one: (&Runtime<'_>, &Pod), two: (&Runtime<'_>, &Pod)) {
+/// Two containers talk in every way, both ways, at each of their addresses.
+pub(crate) fn assert_talk(one: (&Runtime<'_>, &Pod), two: (&Runtime<'_>, &Pod)) {
+    let before = [one, two].map(|(runtime, _)| dropped(runtime.node));
     for (from, to) in [(one, two), (two, one)] {
-        let pings = ping(from.1.netns(), to.1.address(), 1).unwrap();
-        assert_eq!(pings.received, 1, "{} to {}", from.1.address(), to.1.address());
-        let flow = flow(from.1, to.1);
-        let largest = usize::try_from(from.0.node.subnet().mtu).unwrap() - 28;
-        for size in [1, largest, largest + 1, 8000] {
-            assert_eq!(flow.udp_echo(3, size).unwrap(), 3, "{size} bytes");
+        for address in to.1.addresses() {
+            let pings = ping(from.1.netns(), address, 1).unwrap();
+            assert_eq!(pings.received, 1, "{:?} to {address}", from.1.addresses());
+            let flow = flow(from.1, to.1, address);
+            let headers = if address.is_ipv4() { 28 } else { 48 };
+            let largest = usize::try_from(from.0.node.subnet().mtu).unwrap() - headers;
+            for size in [1, largest, largest + 1, 8000] {
+                assert_eq!(flow.udp_echo(3, size).unwrap(), 3, "{size} bytes to {address}");
+            }
+            flow.tcp_transfer(16 << 20).unwrap();
         }
-        flow.tcp_transfer(16 << 20).unwrap();
     }
-    for (runtime, pod) in [one, two] {
-        let drops = runtime.node.counters().drops().unwrap();
-        assert_eq!(drops, [], "on the node of {}", pod.address());
-    }
+    assert_eq!([one, two].map(|(runtime, _)| dropped(runtime.node)), before);
+}
+
+/// What a node has dropped, but for the kernel's own reports of its devices' IPv6 multicast groups.
+pub(crate) fn dropped(node: &Node) -> Vec<(Reason, u64)> {
+    let mut drops = node.counters().drops().unwrap();
+    drops.retain(|(reason, _)| *reason != Reason::NotUnicast);
+    drops
 }
 
 /// Containers on both nodes, each connected by its own `delegates`, through their whole life.
@@ -158,7 +173,7 @@ fn containers_come_and_go_while_the_agent_is_away_and_the_next_agent_knows_them(
             let mut pod = Pod::new(id);
             on(one, delegate).add(&mut pod).unwrap();
             for (from, to) in [(&pod, &there), (&there, &pod)] {
-                flow(from, to).tcp_transfer(1 << 20).unwrap();
+                flow(from, to, to.address()).tcp_transfer(1 << 20).unwrap();
             }
             (delegate, pod)
         });
@@ -169,7 +184,7 @@ fn containers_come_and_go_while_the_agent_is_away_and_the_next_agent_knows_them(
         let one = &cluster.nodes()[0];
         for (delegate, pod) in &come {
             one.wait_endpoint(pod.address()).unwrap();
-            flow(pod, &there).tcp_transfer(1 << 20).unwrap();
+            flow(pod, &there, there.address()).tcp_transfer(1 << 20).unwrap();
             on(one, *delegate).del(pod).unwrap();
         }
         before.wait(one, "all deleted");
@@ -178,18 +193,25 @@ fn containers_come_and_go_while_the_agent_is_away_and_the_next_agent_knows_them(
 
 #[test]
 fn where_the_agent_does_not_masquerade_the_plugin_does() {
-    on_two_nodes(Backend::Vxlan, &[], |cluster| {
+    let (overlay, underlay) = (Families::Dual, Families::Dual);
+    let settings = Settings { backend: Backend::Vxlan, overlay, underlay, ..Settings::default() };
+    on_nodes(&settings, |cluster| {
         let [one, two] = cluster.nodes() else { panic!("two nodes") };
-        let (outside, outsider) = cluster.attach("outside", 200).unwrap();
-        let server = outside.run(|| TcpListener::bind((outsider, PORT))).unwrap();
+        let (outside, ipv4) = cluster.attach("outside", 200).unwrap();
+        let ways: [(IpAddr, IpAddr); 2] =
+            [(ipv4.into(), one.address().into()), (Underlay::v6(200).into(), Underlay::v6(1).into())];
         for (writer, delegate) in WRITERS.into_iter().flat_map(|w| [(w, Delegate::Bridge), (w, Delegate::Ptp)]) {
             let runtimes = [one, two].map(|node| runtime(node, writer, delegate));
             let pods = runtimes.each_ref().map(|runtime| runtime.pod("pod", json!([])));
             let [here, there] = &pods;
             assert_talk((&runtimes[0], here), (&runtimes[1], there));
-            assert_eq!(talk(here.netns(), SocketAddr::from((outsider, PORT)), &server).ip(), one.address());
+            for (outsider, its_node) in ways {
+                let server = outside.run(|| TcpListener::bind((outsider, PORT))).unwrap();
+                assert_eq!(talk(here.netns(), SocketAddr::from((outsider, PORT)), &server).ip(), its_node);
+            }
             for (runtime, pod) in runtimes.iter().zip(&pods) {
-                assert!(State::of(runtime.node).nat.contains("MASQUERADE"), "{writer:?}, {delegate:?}");
+                let nat = State::of(runtime.node).nat;
+                assert_eq!(nat.matches("MASQUERADE").count(), ways.len(), "{writer:?}, {delegate:?}: {nat}");
                 runtime.del(pod).unwrap();
                 assert!(!State::of(runtime.node).nat.contains("MASQUERADE"), "{writer:?}, {delegate:?}");
             }

@@ -3,13 +3,13 @@
 use std::{
     env,
     io::Write as _,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
-use overlay_tests::{cluster::agent_program, netns::Netns, node::Node};
+use overlay_tests::{cluster::agent_program, families::v4_among, netns::Netns, node::Node};
 use serde_json::{Map, Value, json};
 
 /// Where Debian has the CNI project's plugins.
@@ -58,11 +58,16 @@ impl Pod {
         self.netns.as_ref().expect("a container that has not ended")
     }
 
-    /// Its address, by the result of ADD.
+    /// Its addresses, by the result of ADD.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let address = |ip: &Value| ip["address"].as_str()?.split('/').next()?.parse().ok();
+        let addresses = self.result["ips"].as_array().and_then(|ips| ips.iter().map(address).collect());
+        addresses.unwrap_or_else(|| panic!("no addresses in {}", self.result))
+    }
+
+    /// Its IPv4 address, by the result of ADD.
     pub(crate) fn address(&self) -> Ipv4Addr {
-        let address = self.result["ips"][0]["address"].as_str();
-        let address = address.and_then(|address| address.split('/').next()?.parse().ok());
-        address.unwrap_or_else(|| panic!("no address in {}", self.result))
+        v4_among(&self.addresses()).unwrap_or_else(|| panic!("no IPv4 address in {}", self.result))
     }
 }
 
@@ -87,7 +92,7 @@ impl<'a> Runtime<'a> {
     pub(crate) fn pod(&self, id: &str, ports: Value) -> Pod {
         let mut pod = Pod { ports, ..Pod::new(id) };
         self.add(&mut pod).unwrap();
-        self.node.wait_endpoint(pod.address()).unwrap();
+        pod.addresses().into_iter().for_each(|address| self.node.wait_endpoint(address).unwrap());
         pod
     }
 

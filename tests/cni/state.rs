@@ -1,6 +1,6 @@
 //! What a container may leave behind on its node.
 
-use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, time::Duration};
 
 use overlay_tests::{
     node::Node,
@@ -23,9 +23,9 @@ pub(crate) struct State {
     /// Attached programs, as the agent has pinned them.
     links: BTreeSet<String>,
     /// Entries of ENDPOINTS.
-    endpoints: BTreeSet<Ipv4Addr>,
+    endpoints: BTreeSet<IpAddr>,
     /// Addresses that host-local has given away.
-    reserved: BTreeSet<Ipv4Addr>,
+    reserved: BTreeSet<IpAddr>,
     /// Configurations that `overlay cni` keeps.
     pub(crate) saved: BTreeSet<String>,
     /// Routes to single containers.
@@ -39,14 +39,21 @@ impl State {
         let netns = node.netns();
         let lines = |text: String| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
         let device = |line: String| line.split([' ', '@']).next().unwrap_or_default().to_owned();
-        let nat = output(netns.command("iptables-save").args(["-t", "nat"])).unwrap();
+        let nat = |program| output(netns.command(program).args(["-t", "nat"])).unwrap();
+        let nat = nat("iptables-save") + &nat("ip6tables-save");
+        let counters = node.counters();
+        let ipv4 = counters.endpoints_of::<[u8; 4]>().unwrap().into_keys().map(IpAddr::from);
+        let ipv6 = counters.endpoints_of::<[u8; 16]>().unwrap().into_keys().map(IpAddr::from);
         Self {
             devices: lines(netns.ip("-br link").unwrap()).into_iter().map(device).collect(),
             links: names(&node.run_dir().join("bpf/v1/links")),
-            endpoints: node.counters().endpoints().unwrap().into_keys().collect(),
+            endpoints: ipv4.chain(ipv6).collect(),
             reserved: names(&reserved(node).join("overlay")).iter().filter_map(|name| name.parse().ok()).collect(),
             saved: names(&saved(node)),
-            routes: lines(netns.ip("-4 route show scope host").unwrap()),
+            routes: lines(netns.ip("-4 route show scope host").unwrap() + &netns.ip("-6 route show").unwrap())
+                .into_iter()
+                .filter(|route| route.split(' ').next().is_some_and(|to| !to.contains('/')))
+                .collect(),
             nat: nat.lines().filter(|line| line.starts_with("-A")).collect::<Vec<_>>().join("\n"),
         }
     }

@@ -153,7 +153,12 @@ impl Counters {
         self.endpoints_of::<[u8; 4]>()
     }
 
-    fn endpoints_of<A: Family>(&self) -> Result<BTreeMap<A::Ip, Endpoint>> {
+    /// Those of one family.
+    ///
+    /// # Errors
+    ///
+    /// When the map is not there or not of the form in the contract.
+    pub fn endpoints_of<A: Family>(&self) -> Result<BTreeMap<A::Ip, Endpoint>> {
         let map: HashMap<_, A, Endpoint> = self.open(A::ENDPOINTS)?;
         let entries = map.iter().map(|entry| entry.map(|(at, owner)| (at.ip(), owner)));
         entries.collect::<Result<_, _>>().with_context(|| format!("read {}", A::ENDPOINTS))
