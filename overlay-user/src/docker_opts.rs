@@ -1,4 +1,5 @@
-//! Options for Docker's daemon from `subnet.env`, as flannel's `mk-docker-opts.sh` makes them.
+//! Options for Docker's daemon from `subnet.env`, as flannel's `mk-docker-opts.sh` makes them, which knows IPv4 alone; and
+//! those by which Docker's default bridge gets IPv6.
 
 mod route;
 
@@ -6,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 
 pub use self::route::routed_away;
 use crate::subnet_file::variables;
@@ -104,6 +105,7 @@ pub fn docker_opts(
 /// The options that `subnet.env` asks for, by the name of their variables.
 fn options(subnet_env: &str, with_ip_masq: bool) -> Result<Vec<(String, String)>, DockerOptsError> {
     let bip = parse::<Ipv4Network>(subnet_env, "FLANNEL_SUBNET", "an IPv4 address with a length")?;
+    let ipv6 = parse::<Ipv6Network>(subnet_env, "FLANNEL_IPV6_SUBNET", "an IPv6 address with a length")?;
     let masquerades = match with_ip_masq {
         true => parse::<bool>(subnet_env, "FLANNEL_IPMASQ", "true or false")?,
         false => None,
@@ -111,6 +113,9 @@ fn options(subnet_env: &str, with_ip_masq: bool) -> Result<Vec<(String, String)>
     let mtu = parse::<u32>(subnet_env, "FLANNEL_MTU", "a number")?;
     let options = [
         bip.map(|bip| ("BIP", format!("--bip={bip}"))),
+        // Without the subnet Docker refuses to start with --ipv6, or takes one of its own. It has the first address itself.
+        ipv6.map(|_| ("IPV6", "--ipv6".to_owned())),
+        ipv6.map(|ipv6| ("FIXED_CIDR_V6", format!("--fixed-cidr-v6={}/{}", ipv6.network(), ipv6.prefix()))),
         masquerades.map(|masquerades| ("IPMASQ", format!("--ip-masq={}", !masquerades))),
         mtu.map(|mtu| ("MTU", format!("--mtu={mtu}"))),
     ];
@@ -171,6 +176,22 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_subnet_becomes_that_of_dockers_bridge_beside_the_other_or_alone() {
+        let ipv6 = "FLANNEL_IPV6_NETWORK=fd00:1::/48\nFLANNEL_IPV6_SUBNET=fd00:1:0:4a::1/64\n";
+        let text = |subnet_env: &str| docker_opts(subnet_env, [], &DockerOptsFormat::default()).unwrap();
+        let individual = "DOCKER_OPT_FIXED_CIDR_V6=\"--fixed-cidr-v6=fd00:1:0:4a::/64\"\nDOCKER_OPT_IPV6=\"--ipv6\"\n";
+        assert_eq!(
+            text(ipv6),
+            format!("{individual}DOCKER_OPTS=\" --fixed-cidr-v6=fd00:1:0:4a::/64 --ipv6\"\n"),
+            "Docker has IPv4 in any case, and of its own then"
+        );
+        let combined =
+            "DOCKER_OPTS=\" --bip=10.1.74.1/24 --fixed-cidr-v6=fd00:1:0:4a::/64 --ip-masq=true --ipv6 --mtu=1472\"\n";
+        let both = text(&format!("{SUBNET_ENV}{ipv6}"));
+        assert!(both.ends_with(combined) && individual.lines().all(|line| both.contains(line)), "{both}");
+    }
+
+    #[test]
     fn docker_masquerades_exactly_when_the_agent_does_not() {
         let text = |masq| {
             let subnet_env = SUBNET_ENV.replace("IPMASQ=false", masq);
@@ -202,7 +223,12 @@ mod tests {
     #[test]
     fn what_a_shell_would_take_for_more_than_a_value_is_refused() {
         let format = DockerOptsFormat::default();
-        for subnet_env in ["FLANNEL_SUBNET=$(reboot)", "FLANNEL_SUBNET=10.1.74.1/33", "FLANNEL_MTU=1;2"] {
+        for subnet_env in [
+            "FLANNEL_SUBNET=$(reboot)",
+            "FLANNEL_SUBNET=10.1.74.1/33",
+            "FLANNEL_MTU=1;2",
+            "FLANNEL_IPV6_SUBNET=fd00::$(id)/64",
+        ] {
             assert!(docker_opts(subnet_env, [], &format).is_err(), "{subnet_env}");
         }
         let environment = [("DOCKER_OPT_X".to_owned(), "\"; reboot".to_owned())];

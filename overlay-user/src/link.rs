@@ -54,6 +54,9 @@ pub const NAME_PREFIX: &str = "overlay.";
 /// The same over an IPv6 underlay. There are two devices as flannel has two: a VXLAN device has one local address.
 const IPV6_NAME_PREFIX: &str = "overlay-v6.";
 
+/// How many characters the kernel allows in the name of an interface.
+const MAX_NAME: usize = 15;
+
 /// The name of the overlay device of the network with this VNI; 0 for UDP encapsulation.
 #[must_use]
 pub fn device_name(vni: u32) -> String {
@@ -70,6 +73,13 @@ pub fn ipv6_device_name(vni: u32) -> String {
 #[must_use]
 pub fn overlay_of(device: &str) -> String {
     device.strip_prefix(IPV6_NAME_PREFIX).map_or_else(|| device.to_owned(), |vni| format!("{NAME_PREFIX}{vni}"))
+}
+
+/// The devices that the overlay `name` may have on this node, by its name for itself.
+pub(crate) fn devices_of(name: &str) -> impl Iterator<Item = String> {
+    let over_ipv6 = name.strip_prefix(NAME_PREFIX).map(|vni| format!("{IPV6_NAME_PREFIX}{vni}"));
+    // With a long VNI there can be none over IPv6.
+    std::iter::once(name.to_owned()).chain(over_ipv6.filter(|name| name.len() <= MAX_NAME))
 }
 
 /// What the overlay device has to be.

@@ -1,11 +1,16 @@
 //! What the tests share: two nodes with Docker, and a way to say what was tried.
 
-use std::{fmt, net::Ipv4Addr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 pub(crate) use overlay_tests::cluster::Backend;
 use overlay_tests::{
     cluster::{Cluster, Settings},
     docker::{self, Docker, DockerContainer},
+    families::Families,
     netns::Netns,
     node::Node,
     process::{output, wait_until},
@@ -28,7 +33,13 @@ pub(crate) struct Ground {
 
 /// Runs `test` on two nodes with an agent and a dockerd each.
 pub(crate) fn on_two_dockers(backend: Backend, test: impl FnOnce(&Ground) + Send) {
-    with_docker(|| test(&Ground::new(backend)));
+    with_docker(|| test(&Ground::new(&settings(backend), &[])));
+}
+
+/// The same with containers of `families`, where Docker has rules for IPv6 as well, as it has by itself from version 27 on.
+pub(crate) fn on_two_dockers_with(families: Families, test: impl FnOnce(&Ground) + Send) {
+    let settings = Settings { overlay: families, underlay: families, ..settings(Backend::Vxlan) };
+    with_docker(|| test(&Ground::new(&settings, &["--experimental", "--ip6tables"])));
 }
 
 /// Runs `test` in a sandbox, or says that there is no Docker.
@@ -52,36 +63,38 @@ pub(crate) fn settings(backend: Backend) -> Settings {
 /// Starts dockerd on a node that does not forward yet: then Docker switches forwarding on, and sets the policy of FORWARD
 /// to DROP.
 pub(crate) fn start_docker(node: &Node) -> Docker {
+    start_docker_with(node, &[])
+}
+
+fn start_docker_with(node: &Node, options: &[&str]) -> Docker {
     node.netns().sysctl("net.ipv4.ip_forward", "0").unwrap();
-    let docker = Docker::start(node).unwrap();
-    let forward = forward_chain(node);
-    assert!(forward.starts_with("-P FORWARD DROP\n"), "{forward}");
+    let docker = Docker::start_with(node, options).unwrap();
+    let drops = |program| chain(node, program, "FORWARD").starts_with("-P FORWARD DROP\n");
+    assert!(drops("iptables"));
+    assert_eq!(drops("ip6tables"), options.contains(&"--ip6tables"));
     docker
 }
 
-/// iptables' chain of what `node` forwards.
-fn forward_chain(node: &Node) -> String {
-    output(node.netns().command("iptables").args(["-S", "FORWARD"])).unwrap()
+/// A chain of the table `filter` on `node`, by iptables or ip6tables.
+fn chain(node: &Node, program: &str, name: &str) -> String {
+    output(node.netns().command(program).args(["-S", name])).unwrap()
 }
 
 impl Ground {
-    fn new(backend: Backend) -> Self {
-        let settings = settings(backend);
-        let mut cluster = Cluster::new(&settings).unwrap();
-        cluster.write_config(&settings.network_config()).unwrap();
-        cluster.nodes_mut().iter_mut().for_each(|node| node.start_agent().unwrap());
-        for node in cluster.nodes_mut() {
-            node.wait_ready().unwrap();
-        }
-        cluster.wait_converged().unwrap();
+    fn new(settings: &Settings, options: &[&str]) -> Self {
+        let mut cluster = Cluster::new(settings).unwrap();
+        cluster.bring_up_agents(&settings.network_config()).unwrap();
         let [one, two] = cluster.nodes() else { panic!("not two nodes") };
-        let dockers = [start_docker(one), start_docker(two)];
+        let dockers = [one, two].map(|node| start_docker_with(node, options));
         // Until then Docker's policy drops what comes from the other node.
+        let rules = settings.overlay.of(
+            ("iptables", "-A FORWARD -j DOCKER-USER\n-A FORWARD -j OVERLAY-FORWARD-"),
+            // Docker 20.10 has no such chain for IPv6.
+            ("ip6tables", "-A FORWARD -j OVERLAY-FORWARD-"),
+        );
         for node in [one, two] {
-            wait_until("the agent to accept overlay traffic", LIMIT, || {
-                forward_chain(node).contains("-A FORWARD -j DOCKER-USER\n-A FORWARD -j OVERLAY-FORWARD-")
-            })
-            .unwrap();
+            let accepts = |(program, rule): &(&str, &str)| chain(node, program, "FORWARD").contains(rule);
+            wait_until("the agent to accept overlay traffic", LIMIT, || rules.iter().all(accepts)).unwrap();
         }
         Self { dockers, cluster }
     }
@@ -102,10 +115,14 @@ impl Ground {
     }
 }
 
-/// From one container to the other.
+/// From one container to the other, over IPv4.
 pub(crate) fn flow(from: &DockerContainer, to: &DockerContainer) -> Flow {
-    let (from, to) = (&from.container, &to.container);
-    Flow::new(&from.netns, &to.netns, to.v4())
+    flow_to(from, to, to.container.v4())
+}
+
+/// From one container to the `address` of the other.
+pub(crate) fn flow_to(from: &DockerContainer, to: &DockerContainer, address: impl Into<IpAddr>) -> Flow {
+    Flow::new(&from.container.netns, &to.container.netns, address)
 }
 
 /// Asks and answers `count` times over UDP, from another port each time, as with DNS. Fails when anything is lost.

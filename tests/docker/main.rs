@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod churn;
 #[cfg(test)]
+mod families;
+#[cfg(test)]
 mod ground;
 #[cfg(test)]
 mod lifecycle;

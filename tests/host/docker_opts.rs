@@ -88,6 +88,10 @@ fn a_route_that_leads_the_containers_packets_elsewhere_is_refused() {
     assert_eq!(site.prints("-f subnet.env -c"), COMBINED, "a wider route gives way to the bridge's");
     site.netns.ip("route add 10.1.74.0/24 via 192.0.2.2").unwrap();
     site.refuses("-f subnet.env -c", "10.1.74.0/24: this node routes them via 192.0.2.2");
+    site.netns.ip("address add fd00:2::1/64 dev x nodad").unwrap();
+    site.netns.ip("route add fd00:1:0:4a::/64 via fd00:2::2").unwrap();
+    fs::write(site.path("ipv6.env"), "FLANNEL_IPV6_SUBNET=fd00:1:0:4a::1/64\n").unwrap();
+    site.refuses("-f ipv6.env -c", "fd00:1:0:4a::/64: this node routes them via fd00:2::2");
     site.netns.ip("route delete 10.1.74.0/24").unwrap();
     // Docker's own, once it runs.
     site.netns.ip("address add 10.1.74.1/24 dev x").unwrap();

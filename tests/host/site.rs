@@ -49,13 +49,16 @@ impl Site {
         host.ip("route add 10.1.0.0/16 dev overlay.1 src 10.1.15.0").unwrap();
         remote.ip("address add 10.1.16.2/32 dev eth0").unwrap();
         remote.ip("route add default dev eth0").unwrap();
-        host.ip("address add fd00:1:0:15::/128 dev overlay.1 nodad").unwrap();
-        host.ip("route add fd00:1::/48 dev overlay.1 src fd00:1:0:15::").unwrap();
-        remote.ip("address add fd00:1:0:16::2/128 dev eth0 nodad").unwrap();
-        remote.ip("-6 route add default dev eth0").unwrap();
+        host.veth("overlay-v6.1", &remote, "eth1", 1430).unwrap();
+        host.ip("address add fd00:1:0:15::/128 dev overlay-v6.1 nodad").unwrap();
+        host.ip("route add fd00:1::/48 dev overlay-v6.1 src fd00:1:0:15::").unwrap();
+        remote.ip("address add fd00:1:0:16::2/128 dev eth1 nodad").unwrap();
+        remote.ip("-6 route add default dev eth1").unwrap();
         // Without ARP both ends send to their own address, so it has to be the same.
-        host.ip("link set overlay.1 address 02:00:00:00:00:01 arp off").unwrap();
-        remote.ip("link set eth0 address 02:00:00:00:00:01 arp off").unwrap();
+        for (device, end) in [("overlay.1", "eth0"), ("overlay-v6.1", "eth1")] {
+            host.ip(&format!("link set {device} address 02:00:00:00:00:01 arp off")).unwrap();
+            remote.ip(&format!("link set {end} address 02:00:00:00:00:01 arp off")).unwrap();
+        }
         // The outside knows a way back, so that an address that is kept can be told from a packet that is lost.
         node.peer.ip("route add 10.1.0.0/16 via 192.168.50.1").unwrap();
         node.peer.ip("route add fd00:1::/48 via fd00:50::1").unwrap();

@@ -68,7 +68,7 @@ pub struct Docker {
 pub struct DockerContainer {
     /// Its name.
     pub name: String,
-    /// Its network namespace, as long as it is not started again, and its address.
+    /// Its network namespace, as long as it is not started again, and its addresses.
     pub container: Container,
 }
 
@@ -89,11 +89,20 @@ impl Docker {
     ///
     /// When dockerd does not come up: with the end of its log. When there is no such `subnet.env`, or no image to be had.
     pub fn start(node: &Node) -> Result<Self> {
+        Self::start_with(node, &[])
+    }
+
+    /// The same with more `options` for dockerd.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with(node: &Node, options: &[&str]) -> Result<Self> {
         ensure!(sandbox::is_private(), "a dockerd outside a sandbox would leave its files behind");
         let directory = tempfile::Builder::new().prefix("docker-").tempdir_in(sandbox::scratch())?;
-        let options = directory.path().join("docker_opts.env");
+        let from_subnet = directory.path().join("docker_opts.env");
         let mut docker_opts = node.overlay();
-        docker_opts.args(["docker-opts", "-c", "-f"]).arg(node.subnet_file()).arg("-d").arg(&options);
+        docker_opts.args(["docker-opts", "-c", "-f"]).arg(node.subnet_file()).arg("-d").arg(&from_subnet);
         output(&mut docker_opts)?;
 
         let cgroup = Cgroup::new()?;
@@ -102,7 +111,10 @@ impl Docker {
         }
         let mut command = node.netns().command("unshare");
         command.current_dir(directory.path()).env("TMPDIR", "/tmp");
-        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", LAUNCH]).arg(&options);
+        command
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", LAUNCH])
+            .arg(&from_subnet)
+            .args(options);
         command.arg("--data-root").arg(directory.path().join("data"));
         command.arg("--exec-root").arg(directory.path().join("exec"));
         command.arg("--pidfile").arg(directory.path().join("pid"));
@@ -173,14 +185,22 @@ impl Docker {
     /// When there is none.
     pub fn container(&self, name: &str) -> Result<DockerContainer> {
         let mut inspect = self.command();
-        inspect.args(["inspect", "--format", "{{.State.Pid}} {{.NetworkSettings.IPAddress}}", name]);
+        inspect.args([
+            "inspect",
+            "--format",
+            "{{.State.Pid}} {{.NetworkSettings.IPAddress}} {{.NetworkSettings.GlobalIPv6Address}}",
+            name,
+        ]);
         let said = output(&mut inspect)?;
-        let (pid, address) = said.trim().split_once(' ').with_context(|| format!("no id and address: {said:?}"))?;
-        let address: IpAddr = address.parse().with_context(|| format!("the address of {name}: {address:?}"))?;
+        let mut words = said.split_whitespace();
+        let pid = words.next().with_context(|| format!("no id of {name}"))?;
+        let addresses: Result<Vec<IpAddr>, _> = words.map(str::parse).collect();
+        let addresses = addresses.with_context(|| format!("the addresses of {name}: {said:?}"))?;
+        ensure!(!addresses.is_empty(), "{name} has no address: {said:?}");
         // Docker's ids are those of its own PID namespace.
         let namespace = PathBuf::from(format!("/proc/{}/root/proc/{pid}/ns/net", self.init()?));
         let netns = Netns::open(&namespace)?;
-        Ok(DockerContainer { name: name.to_owned(), container: Container { netns, addresses: vec![address] } })
+        Ok(DockerContainer { name: name.to_owned(), container: Container { netns, addresses } })
     }
 
     /// Runs `shell` in the container `name` and returns what it prints.

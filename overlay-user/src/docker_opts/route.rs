@@ -1,35 +1,54 @@
 //! Whether packets for the containers would leave the node.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use futures::TryStreamExt as _;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use rtnetlink::{
-    RouteMessageBuilder,
-    packet_route::route::{RouteAddress, RouteAttribute},
+    Handle, RouteMessageBuilder,
+    packet_route::route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 
 use crate::subnet_file::PreviousSubnetFile;
 
-/// The subnet of `subnet_env` and the gateway that this node has for it, if any: Docker's bridge would be passed by.
+/// A subnet of `subnet_env` and the gateway that this node has for it, if any: Docker's bridge would be passed by.
 ///
 /// # Errors
 /// When the kernel does not tell its routes.
-pub async fn routed_away(subnet_env: &str) -> Result<Option<(Ipv4Network, Ipv4Addr)>> {
-    let Some(subnet) = PreviousSubnetFile::parse(subnet_env).subnet else { return Ok(None) };
+pub async fn routed_away(subnet_env: &str) -> Result<Option<(IpNetwork, IpAddr)>> {
+    let PreviousSubnetFile { subnet, ipv6_subnet, .. } = PreviousSubnetFile::parse(subnet_env);
     let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
     tokio::spawn(connection);
-    let mut routes = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+    let ipv4 = subnet.map(|subnet| (IpNetwork::from(subnet), RouteMessageBuilder::<Ipv4Addr>::new().build()));
+    let ipv6 = ipv6_subnet.map(|subnet| (IpNetwork::from(subnet), RouteMessageBuilder::<Ipv6Addr>::new().build()));
+    for (subnet, every) in ipv4.into_iter().chain(ipv6) {
+        if let Some(gateway) = gateway_of(&handle, subnet, every).await? {
+            return Ok(Some((subnet, gateway)));
+        }
+    }
+    Ok(None)
+}
+
+/// The gateway of the route to `subnet` itself, if it has one, among the routes that the request `every` is for.
+async fn gateway_of(handle: &Handle, subnet: IpNetwork, every: RouteMessage) -> Result<Option<IpAddr>> {
+    let address = |address: &RouteAddress| match address {
+        RouteAddress::Inet(address) => Some(IpAddr::from(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::from(*address)),
+        _ => None,
+    };
+    let mut routes = handle.route().get(every).execute();
     while let Some(route) = routes.try_next().await.context("list routes")? {
-        let is_ours = route.header.destination_prefix_length == subnet.prefix()
-            && route.attributes.contains(&RouteAttribute::Destination(RouteAddress::Inet(subnet.network())));
+        let is_to_subnet = route.attributes.iter().any(|attribute| match attribute {
+            RouteAttribute::Destination(destination) => address(destination) == Some(subnet.network()),
+            _ => false,
+        });
         let gateway = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
+            RouteAttribute::Gateway(gateway) => address(gateway),
             _ => None,
         });
-        if let Some(gateway) = gateway.filter(|_| is_ours) {
-            return Ok(Some((subnet, gateway)));
+        if is_to_subnet && route.header.destination_prefix_length == subnet.prefix() && gateway.is_some() {
+            return Ok(gateway);
         }
     }
     Ok(None)

@@ -7,7 +7,7 @@ use std::fs;
 
 use ipnetwork::IpNetwork;
 
-use crate::network::Range;
+use crate::{link, network::Range};
 
 use super::family::Family;
 use super::iptables::{Hook, Kind, Placement};
@@ -87,14 +87,14 @@ async fn nft_has(family: Family, hook: &Hook) -> Result<bool, RulesError> {
 
 /// Our chain: `OVERLAY-FORWARD-1` for `overlay.1`. iptables allows 28 characters.
 fn chain_name(hook: &Hook, name: &str) -> String {
-    let number = name.strip_prefix(crate::link::NAME_PREFIX).unwrap_or(name);
+    let number = name.strip_prefix(link::NAME_PREFIX).unwrap_or(name);
     format!("{}{}-{number}", iptables::OUR_CHAINS, hook.parent)
 }
 
 fn rules(hook: &Hook, name: &str, Range { network, subnet }: Range<IpNetwork>) -> Vec<String> {
     match hook.table {
         "filter" => vec![format!("-s {network} -j ACCEPT"), format!("-d {network} -j ACCEPT")],
-        _ => vec![format!("-s {network} -d {subnet} -i {name} -j ACCEPT")],
+        _ => link::devices_of(name).map(|device| format!("-s {network} -d {subnet} -i {device} -j ACCEPT")).collect(),
     }
 }
 
