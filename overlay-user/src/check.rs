@@ -54,7 +54,8 @@ pub async fn run(config: &AgentConfig) -> Result<Report> {
         findings: Vec::new(),
     };
     let play = check.cluster().await;
-    let forwarding = sysctls::forwarding(&play.plan.ranges);
+    let mut forwarding = sysctls::forwarding(&play.plan.ranges);
+    forwarding.extend(sysctls::accept_ra(&check.handle, &play.plan).await);
     let mut findings = vec![privileges::check(&config.run_dir), kernel::check()];
     findings.extend(rehearsal::check(play).await);
     findings.extend([
@@ -107,7 +108,8 @@ impl Check<'_> {
             decap::check(&self.handle, self.config.decap, &underlay, network.map(|network| &network.backend)).await;
         self.findings.push(finding);
         self.choice.decap = Some(place);
-        self.findings.push(sysctls::rp_filter(&underlay.name));
+        // Nothing like it is asked of packets of IPv6.
+        self.findings.extend(underlay.ipv4.map(|_| sysctls::rp_filter(&underlay.name)));
         self.choice.interface = Some(underlay.name.clone());
         self.choice.address = underlay.ipv4.map(|end| end.address);
         self.choice.public_ip = underlay.ipv4.map(|end| end.public_ip);
@@ -134,17 +136,15 @@ impl Check<'_> {
         for link in &links {
             self.findings.push(device::check(&self.handle, link, &self.config.run_dir, &adopted).await);
         }
-        if let (Some(link), Some(range), Some(end)) = (links.first(), plan.ranges.ipv4, plan.underlay.ipv4) {
-            let traffic = Traffic {
-                underlay: plan.underlay.name.clone(),
-                address: end.address.into(),
-                port: plan.backend.port(),
-                device: link.name(),
-                network: range.network,
-                forward_rules: self.config.forward_rules,
-            };
-            self.findings.extend(firewall::check(&traffic).await);
-        }
+        let networks = |link: &LinkConfig| link.ranges().map(|range| (link.name(), range.network)).collect::<Vec<_>>();
+        let traffic = Traffic {
+            underlay: plan.underlay.name.clone(),
+            addresses: plan.underlay.ends().map(|end| end.address).collect(),
+            port: plan.backend.port(),
+            forwarded: links.iter().flat_map(networks).collect(),
+            forward_rules: self.config.forward_rules,
+        };
+        self.findings.extend(firewall::check(&traffic).await);
         self.findings.push(finding);
         plan
     }

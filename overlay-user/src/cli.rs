@@ -64,8 +64,9 @@ pub enum Command {
     ///
     /// Takes the agent's options and environment. Exits with 1 when a check is red: the agent would refuse to start.
     /// With `-o json` it prints one object: `can_run`; `agent_pid` of a running agent; `choice` with `interface`, `address`,
-    /// `public_ip`, `network`, `subnet` (null where chance decides), `backend`, `port`, `device`, `mtu`, `decap`,
-    /// `fast_path`; and `checks`, each with `check` (its name), `state` (green, yellow or red), `found` and `advice`.
+    /// `public_ip`, `network`, `subnet` (null where chance decides), the same of IPv6 in `ipv6_address`, `public_ipv6`,
+    /// `ipv6_network`, `ipv6_subnet` (null where there is none); `backend`, `port`, `device`, `mtu`, `decap`, `fast_path`;
+    /// and `checks`, each with `check` (its name), `state` (green, yellow or red), `found` and `advice`.
     #[command(args_override_self = true)]
     Check(Box<CheckArgs>),
     /// Show this node, its peers, what was dropped and why, and whether anything is wrong

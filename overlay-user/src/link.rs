@@ -42,7 +42,7 @@ use message::{by_name, data, foreign, kind, mac, name};
 
 pub use error::LinkError;
 pub use forwarding::forward_to;
-pub use parameters::keep_advertised_routes;
+pub use parameters::{keep_advertised_routes, would_keep_advertised_routes};
 pub use tap::Tap;
 pub use vxlan::{VxlanConfig, set_local};
 pub use watch::{LinkEvent, LinkWatch};

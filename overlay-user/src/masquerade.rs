@@ -22,7 +22,7 @@ use std::time::Duration;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use nftables::helper::NftablesError;
 
-use family::Family;
+pub(crate) use family::Family;
 use monitor::Monitor;
 
 use crate::network::Range;
@@ -143,14 +143,9 @@ impl TrafficRules {
     /// Rules that are not in the kernel yet.
     #[must_use]
     pub fn new(config: RulesConfig) -> Self {
-        let ranges = [
-            (Family::Ipv4, config.ipv4.map(Range::of_any_family)),
-            (Family::Ipv6, config.ipv6.map(Range::of_any_family)),
-        ];
-        let families = ranges
-            .into_iter()
-            .filter_map(|(family, range)| range.map(|range| FamilyRules { family, range, installed: None }));
-        Self { families: families.collect(), config }
+        let ranges = [config.ipv4.map(Range::of_any_family), config.ipv6.map(Range::of_any_family)];
+        let rules = |range: Range<_>| FamilyRules { family: Family::of(range.network), range, installed: None };
+        Self { families: ranges.into_iter().flatten().map(rules).collect(), config }
     }
 
     /// Puts the rules in place where they are not, and says whether anything had to be done.
@@ -251,7 +246,7 @@ pub async fn nftables_rules() -> Result<String, RulesError> {
     Ok(nat::list_with(&["list", "ruleset"]).await?.unwrap_or_default())
 }
 
-/// What `iptables -S` prints of the table `filter`, by each implementation that is in use here and can be asked.
+/// What `iptables -S` prints of a family's table `filter`, by each implementation that is in use here and can be asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IptablesRules {
     /// With tables of its own in the kernel.
@@ -260,12 +255,12 @@ pub struct IptablesRules {
     pub nft: Option<String>,
 }
 
-/// The IPv4 rules of iptables, without making any table.
+/// The rules of a family in iptables, or ip6tables, without making any table.
 ///
 /// # Errors
 /// [`RulesError`]
-pub async fn iptables_rules() -> Result<IptablesRules, RulesError> {
-    forward::filter_rules(Family::Ipv4).await
+pub(crate) async fn iptables_rules(family: Family) -> Result<IptablesRules, RulesError> {
+    forward::filter_rules(family).await
 }
 
 /// The error of an `nft` run, in one line.

@@ -110,6 +110,24 @@ impl Checked {
         self
     }
 
+    /// Fails unless the one finding of `check` that speaks of `subject` has this state, in `words`.
+    #[track_caller]
+    pub(crate) fn says_of(&self, subject: &str, check: &str, state: &str, words: &[&str]) -> &Self {
+        let speaks = |finding: &&Value| {
+            finding["check"] == check && finding["found"].as_str().is_some_and(|found| found.contains(subject))
+        };
+        let found: Vec<_> = self.report["checks"].as_array().unwrap().iter().filter(speaks).collect();
+        assert!(
+            found.len() == 1 && found[0]["state"] == state,
+            "{check} of {subject} is not {state}: {:#}",
+            self.report
+        );
+        for word in words {
+            assert!(found[0].to_string().contains(word), "no {word:?} in {}", found[0]);
+        }
+        self
+    }
+
     /// The names of the checks that are red.
     pub(crate) fn reds(&self) -> Vec<&str> {
         let checks = self.report["checks"].as_array().unwrap().iter();

@@ -6,6 +6,8 @@ mod agreement;
 #[cfg(test)]
 mod etcd;
 #[cfg(test)]
+mod families;
+#[cfg(test)]
 mod ground;
 #[cfg(test)]
 mod output;

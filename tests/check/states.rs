@@ -12,7 +12,7 @@ use crate::ground::{Checked, USUAL, agree, on_a_node};
 
 /// Runs a program on the first node.
 #[track_caller]
-fn run(cluster: &Cluster, line: &str) {
+pub(crate) fn run(cluster: &Cluster, line: &str) {
     let mut words = line.split(' ');
     let mut command: Command = cluster.nodes()[0].netns().command(words.next().unwrap());
     process::output(command.args(words)).unwrap();

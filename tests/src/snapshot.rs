@@ -39,8 +39,8 @@ impl Snapshot {
         // A half-written `subnet.env` waits, as the whole one does, for the next agent.
         let files =
             files.filter(|file| file.extension().is_none_or(|extension| extension != "tmp")).collect::<BTreeSet<_>>();
-        // Timers run, and whether a device is up is found out by and by.
-        let by_itself = regex::Regex::new(r"_timer +[0-9.]+| state [A-Z]+").expect("a pattern");
+        // Timers run, and whether a device is up and has carrier is found out by and by.
+        let by_itself = regex::Regex::new(r"_timer +[0-9.]+| state [A-Z]+|NO-CARRIER,|,LOWER_UP").expect("a pattern");
         let ip = ip.map(|text| by_itself.replace_all(&text, "").into_owned());
         let text = format!("{ip:#?}\n{rules:#?}\n{settings}\n{mounts}\n{files:?}\n");
         Self(text.replace("\\n", "\n"))
@@ -74,10 +74,10 @@ impl Snapshot {
     }
 }
 
-/// The IPv4 settings of a device in the calling thread's network namespace.
+/// The settings of a device for either family in the calling thread's network namespace. One of too small an MTU has no IPv6.
 fn settings(device: &str) -> String {
-    let directory = format!("/proc/sys/net/ipv4/conf/{device}");
-    let entries = fs::read_dir(&directory).expect("read settings");
+    let directories = ["ipv4", "ipv6"].map(|family| format!("/proc/sys/net/{family}/conf/{device}"));
+    let entries = directories.iter().flat_map(|directory| fs::read_dir(directory).into_iter().flatten());
     let mut names: Vec<_> = entries.map(|entry| entry.expect("read entry").path()).collect();
     names.sort();
     let line = |name: &Path| Some(format!("{}={}", name.display(), fs::read_to_string(name).ok()?.trim()));

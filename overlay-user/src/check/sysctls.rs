@@ -1,8 +1,20 @@
 //! Kernel parameters: those that the agent sets, and those of others that are in its way.
 
+use std::{collections::BTreeSet, net::Ipv6Addr};
+
+use futures::TryStreamExt as _;
+use rtnetlink::{
+    Handle, RouteMessageBuilder,
+    packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol},
+};
+
 use super::Finding;
 use crate::{
+    in_words::joined,
+    interface_name::interface_name,
+    link,
     network::Ranges,
+    node::Plan,
     sysctl::{Sysctl, SysctlError},
 };
 
@@ -14,6 +26,11 @@ pub(super) fn forwarding(ranges: &Ranges) -> Vec<Finding> {
     let check = |(check, name, sysctl): (&'static str, &str, Sysctl)| match sysctl.would_set("1") {
         Ok(false) => Finding::green(check, "on"),
         Ok(true) => Finding::green(check, "off; the agent switches it on"),
+        Err(_) if !sysctl.exists() => Finding::red(
+            check,
+            format!("this kernel has no {name}"),
+            "boot it without ipv6.disable=1, or take IPv6 out of the network config",
+        ),
         Err(error) => Finding::refused(
             check,
             error,
@@ -21,6 +38,49 @@ pub(super) fn forwarding(ranges: &Ranges) -> Vec<Finding> {
         ),
     };
     ipv4.into_iter().chain(ipv6).map(check).collect()
+}
+
+/// A node that forwards IPv6 takes routes from router advertisements only where `accept_ra` is 2. The agent sets that for the
+/// underlay interface; the others are their owners'.
+pub(super) async fn accept_ra(handle: &Handle, plan: &Plan) -> Option<Finding> {
+    const CHECK: &str = "accept-ra";
+    plan.ranges.ipv6?;
+    let underlay = plan.underlay.name.as_str();
+    let of_underlay = match link::would_keep_advertised_routes(underlay) {
+        Ok(true) => format!("1 on {underlay}; the agent sets it to 2, so that it keeps its routes"),
+        Ok(false) => match Sysctl::ipv6_conf(underlay, "accept_ra").get() {
+            Ok(value) => format!("{value} on {underlay}"),
+            Err(_) => format!("{underlay} has no IPv6"),
+        },
+        Err(error) => {
+            let advice = format!("set net.ipv6.conf.{underlay}.accept_ra to 2 before the agent starts");
+            return Some(Finding::refused(CHECK, error, advice));
+        }
+    };
+    let forgets = |name: &String| name != underlay && link::would_keep_advertised_routes(name).is_ok_and(|would| would);
+    let forgetful: Vec<_> = advertised_to(handle).await.into_iter().filter(forgets).collect();
+    if forgetful.is_empty() {
+        return Some(Finding::green(CHECK, of_underlay));
+    }
+    let found = format!(
+        "{of_underlay}; 1 on {}, whose routes from router advertisements go when the node forwards IPv6",
+        joined(&forgetful)
+    );
+    let advice = joined(forgetful.iter().map(|name| format!("set net.ipv6.conf.{name}.accept_ra to 2")));
+    Some(Finding::yellow(CHECK, found, advice))
+}
+
+/// The interfaces with routes that the kernel has from router advertisements; none where it does not tell.
+async fn advertised_to(handle: &Handle) -> BTreeSet<String> {
+    let all = RouteMessageBuilder::<Ipv6Addr>::new().build();
+    let routes: Vec<_> = handle.route().get(all).execute().try_collect().await.unwrap_or_default();
+    let interface = |route: &RouteMessage| {
+        route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => interface_name(*index),
+            _ => None,
+        })
+    };
+    routes.iter().filter(|route| route.header.protocol == RouteProtocol::Ra).filter_map(interface).collect()
 }
 
 /// Strict checking of sources drops what comes in by another interface than the answer would leave by. The agent sets

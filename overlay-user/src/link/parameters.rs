@@ -33,8 +33,7 @@ pub(super) fn set(name: &str, config: &LinkConfig) -> Result<(), SysctlError> {
 /// # Errors
 /// When `/proc/sys` cannot be written.
 pub fn keep_advertised_routes(interface: &str) -> Result<(), SysctlError> {
-    let accept_ra = Sysctl::ipv6_conf(interface, "accept_ra");
-    if accept_ra.exists() && accept_ra.get()? == "1" {
+    if let Some(accept_ra) = forgetful(interface)? {
         accept_ra.set("2")?;
         tracing::info!(
             interface,
@@ -42,6 +41,21 @@ pub fn keep_advertised_routes(interface: &str) -> Result<(), SysctlError> {
         );
     }
     Ok(())
+}
+
+/// Whether [`keep_advertised_routes`] would set something. Changes nothing.
+///
+/// # Errors
+/// [`SysctlError`] where it would fail.
+pub fn would_keep_advertised_routes(interface: &str) -> Result<bool, SysctlError> {
+    forgetful(interface)?.map_or(Ok(false), |accept_ra| accept_ra.would_set("2"))
+}
+
+/// The parameter by which `interface` forgets its routes from router advertisements when the node forwards, if it does.
+fn forgetful(interface: &str) -> Result<Option<Sysctl>, SysctlError> {
+    let accept_ra = Sysctl::ipv6_conf(interface, "accept_ra");
+    let forgets = accept_ra.exists() && accept_ra.get()? == "1";
+    Ok(forgets.then_some(accept_ra))
 }
 
 /// Makes the node forward, as containers are reached that way.

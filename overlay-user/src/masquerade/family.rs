@@ -8,13 +8,21 @@ use nftables::types::NfFamily;
 
 /// An address family. Each has tables of its own in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(crate) enum Family {
     Ipv4,
     Ipv6,
 }
 
 impl Family {
-    pub(super) const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+    pub(crate) const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// The family of a network.
+    pub(crate) const fn of(network: IpNetwork) -> Self {
+        match network {
+            IpNetwork::V4(_) => Self::Ipv4,
+            IpNetwork::V6(_) => Self::Ipv6,
+        }
+    }
 
     /// Whether this kernel has the family. Where it is missing, no rules of ours can be left over either.
     pub(super) fn exists(self) -> bool {
@@ -22,7 +30,7 @@ impl Family {
     }
 
     /// What `nft` calls the family's tables, and the protocol whose header has the addresses.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ipv4 => "ip",
             Self::Ipv6 => "ip6",
@@ -46,7 +54,7 @@ impl Family {
     }
 
     /// The program that speaks for the family.
-    pub(super) const fn iptables(self) -> &'static str {
+    pub(crate) const fn iptables(self) -> &'static str {
         match self {
             Self::Ipv4 => "iptables",
             Self::Ipv6 => "ip6tables",

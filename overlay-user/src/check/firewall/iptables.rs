@@ -1,30 +1,31 @@
-//! What `iptables -S` prints, as a [`Ruleset`]. Pure.
+//! What `iptables -S` and `ip6tables -S` print, as a [`Ruleset`]. Pure.
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
-use super::ruleset::{Chain, Condition, Fit, Rule, Ruleset, Verdict};
+use super::{
+    packet::{NEIGHBOUR_SOLICITATION, Protocol},
+    ruleset::{Base, Chain, Condition, Fit, Rule, Ruleset, Verdict},
+};
+use crate::masquerade::Family;
 
-pub(super) fn parse(listing: &str) -> Ruleset {
+pub(super) fn parse(listing: &str, family: Family) -> Ruleset {
+    // What people call a chain, and what jumps lead to.
+    let name = |chain: &str| format!("{}' {chain}", family.iptables());
     let mut ruleset = Ruleset::default();
     for line in listing.lines() {
         let words = words(line);
         match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             ["-P", chain, policy] => {
-                let base = Some((chain.to_ascii_lowercase(), *policy != "ACCEPT"));
-                ruleset.chains.insert(name(chain), Chain { base, ..Chain::default() });
+                let base = Base { hook: chain.to_ascii_lowercase(), family: Some(family), drops: *policy != "ACCEPT" };
+                ruleset.chains.insert(name(chain), Chain { base: Some(base), ..Chain::default() });
             }
             ["-A", chain, rest @ ..] => {
-                ruleset.chains.entry(name(chain)).or_default().rules.push(rule(rest));
+                ruleset.chains.entry(name(chain)).or_default().rules.push(rule(rest, &name));
             }
             _ => {}
         }
     }
     ruleset
-}
-
-/// What people call a chain, and what jumps lead to.
-fn name(chain: &str) -> String {
-    format!("iptables' {chain}")
 }
 
 /// The words of a line; what stands in quotes is one.
@@ -39,7 +40,8 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-fn rule(mut words: &[&str]) -> Rule {
+/// A rule; `name` names the chains that it leads to.
+fn rule(mut words: &[&str], name: &dyn Fn(&str) -> String) -> Rule {
     let (mut conditions, mut verdict) = (Vec::new(), Verdict::Continue);
     while let [option, rest @ ..] = words {
         let (negated, option, rest) = match (option, rest) {
@@ -53,7 +55,7 @@ fn rule(mut words: &[&str]) -> Rule {
         let value = values.first().copied().unwrap_or_default();
         let condition = match *option {
             "-j" => {
-                verdict = target(value);
+                verdict = target(value, name);
                 continue;
             }
             "-g" => {
@@ -62,12 +64,17 @@ fn rule(mut words: &[&str]) -> Rule {
             }
             // Names of plugins, whose options follow; what changes nothing.
             "-m" | "--comment" | "--reject-with" | "--log-prefix" | "--log-level" => continue,
-            "-p" => Condition::Udp(value == "udp"),
+            "-p" => Condition::Protocol(vec![Protocol::named(value)]),
             "-i" => Condition::Interface(value.to_owned()),
             "-s" => networks(value).map_or(Condition::Always(Fit::Perhaps), Condition::Source),
             "-d" => networks(value).map_or(Condition::Always(Fit::Perhaps), Condition::Destination),
             "--dport" | "--dports" => ports(value).map_or(Condition::Always(Fit::Perhaps), Condition::Port),
-            "--ctstate" | "--state" => Condition::Always(Fit::of(value.split(',').any(|state| state == "NEW"))),
+            "--icmpv6-type" => match value.split('/').next().and_then(|number| number.parse::<u64>().ok()) {
+                Some(number) => Condition::NeighbourSolicitation(number == NEIGHBOUR_SOLICITATION),
+                None => Condition::Always(Fit::Perhaps),
+            },
+            "--hl-eq" => value.parse().map_or(Condition::Always(Fit::Perhaps), Condition::HopLimit),
+            "--ctstate" | "--state" => Condition::State(value.split(',').map(str::to_ascii_lowercase).collect()),
             _ => Condition::Always(Fit::Perhaps),
         };
         conditions.push(if negated { Condition::Not(Box::new(condition)) } else { condition });
@@ -75,8 +82,8 @@ fn rule(mut words: &[&str]) -> Rule {
     Rule { conditions, verdict }
 }
 
-fn target(name_of: &str) -> Verdict {
-    match name_of {
+fn target(target: &str, name: &dyn Fn(&str) -> String) -> Verdict {
+    match target {
         "ACCEPT" => Verdict::Accept,
         "DROP" | "REJECT" => Verdict::Drop,
         "RETURN" => Verdict::Return,
@@ -85,7 +92,7 @@ fn target(name_of: &str) -> Verdict {
     }
 }
 
-fn networks(list: &str) -> Option<Vec<Ipv4Network>> {
+fn networks(list: &str) -> Option<Vec<IpNetwork>> {
     list.split(',').map(|network| network.parse().ok()).collect()
 }
 
@@ -98,53 +105,4 @@ fn ports(list: &str) -> Option<Vec<(u16, u16)>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::ruleset::{Fate, Packet};
-    use super::*;
-
-    fn fate(listing: &str) -> Fate {
-        let packet = Packet {
-            interface: "eth0",
-            source: None,
-            destination: "192.168.50.1/32".parse().unwrap(),
-            udp_port: Some(8472),
-        };
-        parse(listing).fate("input", &packet)
-    }
-
-    #[test]
-    fn rules_are_read_in_their_order() {
-        let dropped = |by: &str| Fate::Dropped(format!("{by} iptables' INPUT"));
-        let perhaps = |by: &str| Fate::Perhaps(format!("{by} iptables' INPUT"));
-        let cases = [
-            ("-P INPUT ACCEPT", Fate::Accepted),
-            ("-P INPUT DROP", dropped("the policy of")),
-            ("-P INPUT DROP\n-A INPUT -p udp -m udp --dport 8472 -j ACCEPT", Fate::Accepted),
-            ("-P INPUT DROP\n-A INPUT -p udp -m udp --dport 8000:9000 -j ACCEPT", Fate::Accepted),
-            ("-P INPUT DROP\n-A INPUT -p udp -m multiport --dports 53,8472 -j ACCEPT", Fate::Accepted),
-            ("-P INPUT DROP\n-A INPUT -p udp -m udp --dport 53 -j ACCEPT", dropped("the policy of")),
-            ("-P INPUT DROP\n-A INPUT -p tcp -j ACCEPT", dropped("the policy of")),
-            ("-P INPUT DROP\n-A INPUT -i lo -j ACCEPT", dropped("the policy of")),
-            ("-P INPUT DROP\n-A INPUT ! -i lo -j ACCEPT", Fate::Accepted),
-            ("-P INPUT DROP\n-A INPUT -i eth+ -j ACCEPT", Fate::Accepted),
-            ("-P INPUT DROP\n-A INPUT -s 10.0.0.0/8 -j ACCEPT", perhaps("the policy of")),
-            ("-P INPUT DROP\n-A INPUT -d 192.168.0.0/16 -j ACCEPT", Fate::Accepted),
-            ("-P INPUT DROP\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", dropped("the policy of")),
-            ("-P INPUT ACCEPT\n-A INPUT -m conntrack --ctstate INVALID -j DROP", Fate::Accepted),
-            ("-P INPUT ACCEPT\n-A INPUT -m mark --mark 0x1 -j DROP", perhaps("a rule of")),
-            (
-                "-P INPUT ACCEPT\n-A INPUT -m comment --comment \"drop -j ACCEPT\" -j REJECT --reject-with icmp-port-unreachable",
-                dropped("a rule of"),
-            ),
-            ("-P INPUT DROP\n-N OURS\n-A INPUT -j OURS\n-A OURS -p udp -j ACCEPT", Fate::Accepted),
-            (
-                "-P INPUT DROP\n-N OURS\n-A INPUT -j OURS\n-A OURS -p tcp -j ACCEPT\n-A OURS -j RETURN",
-                dropped("the policy of"),
-            ),
-            ("-P INPUT ACCEPT\n-A INPUT -j LOG --log-prefix \"in \"", Fate::Accepted),
-        ];
-        for (listing, expected) in cases {
-            assert_eq!(fate(listing), expected, "{listing}");
-        }
-    }
-}
+mod tests;

@@ -2,20 +2,27 @@
 //!
 //! Not through the types of the crate nftables: they refuse a whole rule set for one statement that they do not know.
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use serde_json::Value;
 
-use super::ruleset::{Chain, Condition, Fit, Rule, Ruleset, Verdict};
+use super::{
+    packet::{NEIGHBOUR_SOLICITATION, Protocol},
+    ruleset::{Base, Chain, Condition, Fit, Rule, Ruleset, Verdict},
+};
+use crate::masquerade::Family;
 
-/// `without_iptables` leaves out the table of iptables, whose rules are hidden from `nft`.
-pub(super) fn parse(listing: &str, without_iptables: bool) -> Ruleset {
+/// Leaves out the tables of iptables for the families in `without_iptables`: its rules are hidden from `nft`.
+pub(super) fn parse(listing: &str, without_iptables: &[Family]) -> Ruleset {
     let mut ruleset = Ruleset::default();
     let listing: Value = serde_json::from_str(listing).unwrap_or_default();
+    let is_left_out = |object: &Value| {
+        without_iptables.iter().any(|family| object["family"] == family.name() && object["table"] == "filter")
+    };
+    let concerns_us = |object: &&Value| is_of_ip(object) && !is_left_out(object);
     for object in listing["nftables"].as_array().into_iter().flatten() {
-        if let Some(chain) = object.get("chain").filter(|chain| concerns_ipv4(chain, without_iptables)) {
-            let base = chain["hook"].as_str().map(|hook| (hook.to_owned(), chain["policy"] == "drop"));
-            ruleset.chains.entry(name(chain, &chain["name"])).or_default().base = base;
-        } else if let Some(rule) = object.get("rule").filter(|rule| concerns_ipv4(rule, without_iptables)) {
+        if let Some(chain) = object.get("chain").filter(concerns_us) {
+            ruleset.chains.entry(name(chain, &chain["name"])).or_default().base = base(chain);
+        } else if let Some(rule) = object.get("rule").filter(concerns_us) {
             let chain: &mut Chain = ruleset.chains.entry(name(rule, &rule["chain"])).or_default();
             chain.rules.push(self::rule(rule));
         }
@@ -23,9 +30,23 @@ pub(super) fn parse(listing: &str, without_iptables: bool) -> Ruleset {
     ruleset
 }
 
-fn concerns_ipv4(object: &Value, without_iptables: bool) -> bool {
-    let is_iptables = object["family"] == "ip" && object["table"] == "filter";
-    matches!(object["family"].as_str(), Some("ip" | "inet")) && !(without_iptables && is_iptables)
+/// Whether IP packets meet it on their way to the node or through it.
+fn is_of_ip(object: &Value) -> bool {
+    object["family"] == "inet" || family(&object["family"]).is_some()
+}
+
+fn base(chain: &Value) -> Option<Base> {
+    let hook = chain["hook"].as_str()?.to_owned();
+    Some(Base { hook, family: family(&chain["family"]), drops: chain["policy"] == "drop" })
+}
+
+/// The family with this name: of tables, of `meta protocol` or of `meta nfproto`.
+fn family(name: &Value) -> Option<Family> {
+    match name.as_str()? {
+        "ip" | "ipv4" => Some(Family::Ipv4),
+        "ip6" | "ipv6" => Some(Family::Ipv6),
+        _ => None,
+    }
 }
 
 /// What people call a chain, and what jumps lead to.
@@ -39,7 +60,7 @@ fn rule(rule: &Value) -> Rule {
     for statement in rule["expr"].as_array().into_iter().flatten() {
         let Some((kind, value)) = statement.as_object().and_then(|statement| statement.iter().next()) else { continue };
         match kind.as_str() {
-            "match" => conditions.push(condition(value)),
+            "match" => conditions.extend(self::conditions(value)),
             "accept" => verdict = Verdict::Accept,
             "drop" | "reject" => verdict = Verdict::Drop,
             "return" => verdict = Verdict::Return,
@@ -57,39 +78,67 @@ fn rule(rule: &Value) -> Rule {
     Rule { conditions, verdict }
 }
 
-fn condition(value: &Value) -> Condition {
+/// What a match says, and what it takes for granted whatever it says: `tcp dport != 22` is about TCP.
+fn conditions(value: &Value) -> Vec<Condition> {
     let (left, right) = (&value["left"], &value["right"]);
+    let mut conditions = granted(left);
+    conditions.push(match value["op"].as_str() {
+        Some("==" | "in") => condition(left, right),
+        Some("!=") => Condition::Not(Box::new(condition(left, right))),
+        _ => Condition::Always(Fit::Perhaps),
+    });
+    conditions
+}
+
+/// That the packet has the header that a match looks into.
+fn granted(left: &Value) -> Vec<Condition> {
+    let carries = |protocol| Condition::Protocol(vec![protocol]);
+    match left["payload"]["protocol"].as_str() {
+        Some("ip") => vec![Condition::Family(Family::Ipv4)],
+        Some("ip6") => vec![Condition::Family(Family::Ipv6)],
+        Some("icmp") => vec![Condition::Family(Family::Ipv4), carries(Protocol::Other)],
+        Some("arp") => vec![Condition::Always(Fit::No)],
+        Some(protocol @ ("udp" | "icmpv6" | "tcp" | "sctp" | "dccp" | "udplite" | "esp" | "ah" | "comp")) => {
+            vec![carries(Protocol::named(protocol))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn condition(left: &Value, right: &Value) -> Condition {
     let perhaps = || Condition::Always(Fit::Perhaps);
-    let positive = match (left["payload"]["protocol"].as_str(), left["payload"]["field"].as_str()) {
+    match (left["payload"]["protocol"].as_str(), left["payload"]["field"].as_str()) {
         (Some("udp" | "th"), Some("dport")) => ports(right).map_or_else(perhaps, Condition::Port),
-        (Some("tcp" | "sctp" | "dccp" | "icmp" | "icmpv6" | "ip6" | "ether" | "arp"), _) => other_protocol(left),
-        (Some("ip"), Some("saddr")) => networks(right).map_or_else(perhaps, Condition::Source),
-        (Some("ip"), Some("daddr")) => networks(right).map_or_else(perhaps, Condition::Destination),
-        (Some("ip"), Some("protocol")) => protocol(right),
+        (Some("icmpv6"), Some("type")) => {
+            Condition::NeighbourSolicitation(items(right).into_iter().any(is_solicitation))
+        }
+        (Some("ip" | "ip6"), Some("saddr")) => networks(right).map_or_else(perhaps, Condition::Source),
+        (Some("ip" | "ip6"), Some("daddr")) => networks(right).map_or_else(perhaps, Condition::Destination),
+        (Some("ip"), Some("protocol")) | (Some("ip6"), Some("nexthdr")) => protocols(right),
+        (Some("ip6"), Some("hoplimit")) => right.as_u64().map_or_else(perhaps, Condition::HopLimit),
         _ => match (left["meta"]["key"].as_str(), left["ct"]["key"].as_str()) {
             (Some("iifname" | "iif"), _) => {
                 right.as_str().map_or_else(perhaps, |name| Condition::Interface(name.to_owned()))
             }
-            (Some("l4proto"), _) => protocol(right),
-            (Some("nfproto"), _) => Condition::Always(Fit::of(right == "ipv4")),
-            (_, Some("state")) => Condition::Always(Fit::of(items(right).contains(&&Value::from("new")))),
+            (Some("l4proto"), _) => protocols(right),
+            (Some("nfproto" | "protocol"), _) => family(right).map_or_else(perhaps, Condition::Family),
+            (_, Some("state")) => Condition::State(items(right).into_iter().map(word).collect()),
             _ => perhaps(),
         },
-    };
-    if value["op"] == "!=" { Condition::Not(Box::new(positive)) } else { positive }
-}
-
-/// A header that packets of UDP over IPv4 do not have; Ethernet's they may have.
-fn other_protocol(left: &Value) -> Condition {
-    match left["payload"]["protocol"].as_str() {
-        Some("ether") => Condition::Always(Fit::Perhaps),
-        Some("ip6" | "arp") => Condition::Always(Fit::No),
-        _ => Condition::Udp(false),
     }
 }
 
-fn protocol(right: &Value) -> Condition {
-    Condition::Udp(items(right).iter().any(|item| **item == "udp" || **item == 17))
+fn protocols(right: &Value) -> Condition {
+    Condition::Protocol(items(right).into_iter().map(|item| Protocol::named(&word(item))).collect())
+}
+
+fn is_solicitation(kind: &Value) -> bool {
+    kind == "nd-neighbor-solicit" || kind.as_u64() == Some(NEIGHBOUR_SOLICITATION)
+}
+
+/// A name, or a number in digits.
+fn word(item: &Value) -> String {
+    item.as_str().map_or_else(|| item.to_string(), str::to_owned)
 }
 
 /// The members of an anonymous set, or the one value.
@@ -107,12 +156,15 @@ fn ports(right: &Value) -> Option<Vec<(u16, u16)>> {
     items(right).into_iter().map(range).collect()
 }
 
-fn networks(right: &Value) -> Option<Vec<Ipv4Network>> {
+fn networks(right: &Value) -> Option<Vec<IpNetwork>> {
     let network = |item: &Value| match item.get("prefix") {
         Some(prefix) => {
-            Ipv4Network::new(prefix["addr"].as_str()?.parse().ok()?, u8::try_from(prefix["len"].as_u64()?).ok()?).ok()
+            IpNetwork::new(prefix["addr"].as_str()?.parse().ok()?, u8::try_from(prefix["len"].as_u64()?).ok()?).ok()
         }
         None => item.as_str()?.parse().ok(),
     };
     items(right).into_iter().map(network).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,23 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
+
+use super::packet::{Packet, Payload, Protocol};
+use crate::{masquerade::Family, network::overlap};
 
 /// How deep chains may call each other; the kernel allows no more than 16.
 const DEPTH: u32 = 16;
-
-/// The first packet of a connection, as far as it is known.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Packet<'a> {
-    /// Where it comes in.
-    pub(super) interface: &'a str,
-    /// Where it may come from; none: anywhere.
-    pub(super) source: Option<Ipv4Network>,
-    /// Where it goes.
-    pub(super) destination: Ipv4Network,
-    /// For UDP, the port that it goes to; none: any protocol.
-    pub(super) udp_port: Option<u16>,
-}
 
 /// Whether a packet meets a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,13 +38,21 @@ pub(super) enum Condition {
     /// The interface is called so; `+` or `*` at the end stands for anything.
     Interface(String),
     /// The source lies in one of these networks.
-    Source(Vec<Ipv4Network>),
+    Source(Vec<IpNetwork>),
     /// The destination does.
-    Destination(Vec<Ipv4Network>),
-    /// The protocol is UDP, or another.
-    Udp(bool),
+    Destination(Vec<IpNetwork>),
+    /// The packet is of this family.
+    Family(Family),
+    /// The protocol is one of these.
+    Protocol(Vec<Protocol>),
     /// The UDP destination port lies in one of these ranges.
     Port(Vec<(u16, u16)>),
+    /// The type of ICMPv6 is, or may be, that of a neighbour solicitation; or it is another.
+    NeighbourSolicitation(bool),
+    /// The hop limit is this.
+    HopLimit(u64),
+    /// What conntrack calls the packet's state is one of these, in small letters.
+    State(Vec<String>),
     /// Whether it holds is known without looking at the packet.
     Always(Fit),
     /// The contrary.
@@ -70,10 +68,22 @@ impl Condition {
             },
             Self::Source(networks) => packet.source.map_or(Fit::Perhaps, |source| within(source, networks)),
             Self::Destination(networks) => within(packet.destination, networks),
-            Self::Udp(udp) => packet.udp_port.map_or(Fit::Perhaps, |_| Fit::of(*udp)),
-            Self::Port(ranges) => packet.udp_port.map_or(Fit::Perhaps, |port| {
-                Fit::of(ranges.iter().any(|&(first, last)| (first..=last).contains(&port)))
-            }),
+            Self::Family(family) => Fit::of(packet.family() == *family),
+            Self::Protocol(protocols) => {
+                packet.payload.protocol().map_or(Fit::Perhaps, |protocol| Fit::of(protocols.contains(&protocol)))
+            }
+            Self::Port(ranges) => match packet.payload {
+                Payload::Any => Fit::Perhaps,
+                Payload::Udp(port) => Fit::of(ranges.iter().any(|&(first, last)| (first..=last).contains(&port))),
+                Payload::NeighbourSolicitation => Fit::No,
+            },
+            Self::NeighbourSolicitation(is_one) => match packet.payload {
+                Payload::Any => Fit::Perhaps,
+                Payload::Udp(_) => Fit::No,
+                Payload::NeighbourSolicitation => Fit::of(*is_one),
+            },
+            Self::HopLimit(limit) => packet.payload.hop_limit().map_or(Fit::Perhaps, |own| Fit::of(own == *limit)),
+            Self::State(states) => Fit::of(states.iter().any(|state| state == packet.payload.state())),
             Self::Always(fit) => *fit,
             Self::Not(condition) => condition.fit(packet).not(),
         }
@@ -81,10 +91,10 @@ impl Condition {
 }
 
 /// Whether all, some or none of `addresses` lies in one of `networks`.
-fn within(addresses: Ipv4Network, networks: &[Ipv4Network]) -> Fit {
-    if networks.iter().any(|network| addresses.is_subnet_of(*network)) {
+fn within(addresses: IpNetwork, networks: &[IpNetwork]) -> Fit {
+    if networks.iter().any(|network| network.prefix() <= addresses.prefix() && network.contains(addresses.network())) {
         Fit::Yes
-    } else if networks.iter().any(|network| addresses.overlaps(*network)) {
+    } else if networks.iter().any(|network| overlap(addresses, *network)) {
         Fit::Perhaps
     } else {
         Fit::No
@@ -112,9 +122,20 @@ pub(super) struct Rule {
 /// A chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Chain {
-    /// The hook that the kernel calls it from (`input`), and whether its policy is to drop.
-    pub(super) base: Option<(String, bool)>,
+    /// None for one that is called from others.
+    pub(super) base: Option<Base>,
     pub(super) rules: Vec<Rule>,
+}
+
+/// How the kernel calls a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Base {
+    /// From where: `input`.
+    pub(super) hook: String,
+    /// With packets of which family; none: of each.
+    pub(super) family: Option<Family>,
+    /// Whether its policy is to drop.
+    pub(super) drops: bool,
 }
 
 /// Chains by name, one that people understand.
@@ -152,16 +173,16 @@ impl Ways {
 impl Ruleset {
     /// What the chains at `hook` do with `packet`: each of them must accept it.
     pub(super) fn fate(&self, hook: &str, packet: &Packet<'_>) -> Fate {
-        let at_hook = |chain: &Chain| chain.base.as_ref().is_some_and(|(own, _)| own == hook);
-        let chains = self.chains.iter().filter(|(_, chain)| at_hook(chain));
+        let is_called = |base: &Base| base.hook == hook && base.family.is_none_or(|family| family == packet.family());
+        let chains = self.chains.iter().filter(|(_, chain)| chain.base.as_ref().is_some_and(is_called));
         chains.map(|(name, chain)| self.fate_in(name, chain, packet)).max().unwrap_or(Fate::Accepted)
     }
 
     fn fate_in(&self, name: &str, chain: &Chain, packet: &Packet<'_>) -> Fate {
         let mut ways = self.walk(name, packet, DEPTH);
         if ways.ends {
-            match chain.base {
-                Some((_, true)) => ways.drops = ways.drops.or_else(|| Some(format!("the policy of {name}"))),
+            match &chain.base {
+                Some(base) if base.drops => ways.drops = ways.drops.or_else(|| Some(format!("the policy of {name}"))),
                 _ => ways.accepts = true,
             }
         }
