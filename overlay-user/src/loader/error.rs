@@ -22,7 +22,7 @@ pub enum LoadError {
         program: &'static str,
     },
     /// One program was refused.
-    #[error("load program {program}: {}", chain(.source))]
+    #[error("load program {program}: {}", refusal(.source))]
     Program {
         /// The program.
         program: &'static str,
@@ -113,6 +113,12 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// Whether it is about the program itself, which is refused wherever it is to be attached.
+    #[must_use]
+    pub const fn is_of_program(&self) -> bool {
+        matches!(self, Self::Object(_) | Self::Missing { .. } | Self::Program { .. })
+    }
+
     /// Whether a program of others is in the place that only one can have.
     #[must_use]
     pub fn is_taken(&self) -> bool {
@@ -121,6 +127,21 @@ impl LoadError {
         // EEXIST: theirs runs in the kernel's generic mode, which excludes the driver's.
         errnos.map(Errno::from_raw).any(|errno| matches!(errno, Errno::EBUSY | Errno::EEXIST))
     }
+}
+
+/// Why the kernel has not taken a program, on one line: of the verifier's words those that say what it objects to.
+fn refusal(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return chain(error) };
+    match objection(&verifier_log.to_string()) {
+        Some(objection) => format!("{io_error}; the verifier says: {objection}"),
+        None => io_error.to_string(),
+    }
+}
+
+/// The last line of the verifier's log before its sums; none where it has said nothing, as when memory was short.
+fn objection(log: &str) -> Option<&str> {
+    const SUMS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
+    log.lines().map(str::trim).rfind(|line| !line.is_empty() && !SUMS.iter().any(|sum| line.starts_with(sum)))
 }
 
 /// An error and its causes on one line; aya's own messages leave the causes out.
@@ -135,4 +156,38 @@ fn chain(error: &dyn error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::VerifierLog;
+
+    use super::*;
+
+    /// What is said of a program that the kernel has refused with such a log.
+    fn refused(log: &str) -> String {
+        let (io_error, verifier_log) = (Errno::EACCES.into(), VerifierLog::new(log.to_owned()));
+        let source = ProgramError::LoadError { io_error, verifier_log };
+        LoadError::Program { program: "from_container", source }.to_string()
+    }
+
+    #[test]
+    fn a_refused_program_is_named_in_one_line_with_what_the_verifier_objects_to() {
+        let log = "func#0 @0\n0: R1=ctx() R10=fp0\n0: (79) r2 = *(u64 *)(r1 +0)\nR3 invalid mem access 'scalar'\n\
+                   verification time 54 usec\nstack depth 24\nprocessed 2 insns (limit 1000000) max_states_per_insn 0\n\n";
+        let said = "load program from_container: Permission denied (os error 13)";
+        assert_eq!(refused(log), format!("{said}; the verifier says: R3 invalid mem access 'scalar'"));
+        for silent in ["", "processed 0 insns\n"] {
+            assert_eq!(refused(silent), said);
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_refused_is_told_from_a_place_that_is() {
+        let program = "from_container";
+        let refused = LoadError::Program { program, source: ProgramError::AlreadyLoaded };
+        let gone = ProgramError::UnknownInterface { name: "veth0".to_owned() };
+        let not_attached = LoadError::Attach { program, interface: "veth0".to_owned(), source: gone };
+        assert!(refused.is_of_program() && !not_attached.is_of_program());
+    }
 }

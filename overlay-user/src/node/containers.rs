@@ -1,6 +1,6 @@
 //! [`Containers`]: what the programs are told of local containers, and where they are attached for them.
 
-use std::{collections::BTreeMap, future, path::Path, time::Duration};
+use std::{collections::BTreeMap, future, mem, path::Path, time::Duration};
 
 use super::owners::Owners;
 use crate::{
@@ -11,7 +11,9 @@ use crate::{
 
 /// How long to wait before an attachment that was refused is tried again.
 const RETRY: Duration = Duration::from_millis(50);
-/// After how many attempts it is reported: some seconds.
+/// The same once all that was refused is reported: the verifier has much to do for a program before it refuses.
+const RETRY_REPORTED: Duration = Duration::from_secs(1);
+/// After how many attempts that may still succeed it is reported: some seconds.
 const REPORTED: u32 = 60;
 
 /// The containers as the programs know them.
@@ -24,8 +26,8 @@ pub(super) struct Containers {
     /// earlier agent has attached it, or somebody has detached it. The kernel gives an index to another interface when it is
     /// told to.
     attached: BTreeMap<(ContainerProgram, u32), Option<String>>,
-    /// What could not be attached and is to be tried again later, with the number of attempts.
-    refused: BTreeMap<(ContainerProgram, u32), u32>,
+    /// What could not be attached and is to be tried again later.
+    refused: BTreeMap<(ContainerProgram, u32), Refused>,
     found: Endpoints,
 }
 
@@ -89,7 +91,8 @@ impl Containers {
         } else if self.refused.is_empty() {
             future::pending::<()>().await;
         } else {
-            tokio::time::sleep(RETRY).await;
+            let is_reported = self.refused.values().all(|refused| refused.is_reported);
+            tokio::time::sleep(if is_reported { RETRY_REPORTED } else { RETRY }).await;
         }
     }
 
@@ -106,9 +109,13 @@ impl Containers {
                 self.enter();
             }
             Err(error) => {
-                let attempts = self.refused.entry((program, index)).or_default();
-                *attempts += 1;
-                report_unattached(&name, &error, *attempts);
+                let refused = self.refused.entry((program, index)).or_default();
+                if refused.is_to_be_reported(&error) {
+                    report_unattached(program, &name, &error);
+                } else {
+                    let attempts = refused.attempts;
+                    tracing::debug!(%error, interface = %name, attempts, "container not attached");
+                }
             }
         }
     }
@@ -127,7 +134,7 @@ impl Containers {
 
     /// What was refused the fewest times.
     fn refused(&self) -> Option<(ContainerProgram, u32, &str)> {
-        let (&(program, index), _) = self.refused.iter().min_by_key(|(_, attempts)| **attempts)?;
+        let (&(program, index), _) = self.refused.iter().min_by_key(|(_, refused)| refused.attempts)?;
         Some((program, index, self.found.containers.get(&index)?.name.as_str()))
     }
 
@@ -142,12 +149,74 @@ impl Containers {
     }
 }
 
-/// Reports what is still so after some time. A container that is gone by now is nothing special, the next finding will not
-/// have it; and where one has left the bridge and is back, the kernel takes a moment to let go of the old program.
-fn report_unattached(name: &str, error: &LoadError, attempts: u32) {
-    if attempts == REPORTED {
-        tracing::warn!(%error, interface = name, "container not attached; it may send with any address");
-    } else {
-        tracing::debug!(%error, interface = name, attempts, "container not attached");
+/// A program that could not be attached to a container's veth.
+#[derive(Debug, Default)]
+struct Refused {
+    attempts: u32,
+    is_reported: bool,
+}
+
+impl Refused {
+    /// Takes note of one more attempt, and says whether that is to be reported: once, and at once where the kernel refuses the
+    /// program itself, for then the next attempt is as vain.
+    ///
+    /// A container that is gone by now is nothing special, the next finding will not have it; and where one has left the bridge
+    /// and is back, the kernel takes a moment to let go of the old program.
+    fn is_to_be_reported(&mut self, error: &LoadError) -> bool {
+        self.attempts += 1;
+        let is_due = error.is_of_program() || self.attempts >= REPORTED;
+        is_due && !mem::replace(&mut self.is_reported, true)
+    }
+}
+
+fn report_unattached(program: ContainerProgram, interface: &str, error: &LoadError) {
+    let consequence = match program {
+        ContainerProgram::From => "it may send with any address",
+        ContainerProgram::To => "no fast path is opened for it",
+    };
+    tracing::warn!(%error, interface, "container not attached; {consequence}");
+    // All that the verifier has said.
+    tracing::debug!(?error, interface, "container not attached");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use aya::programs::ProgramError;
+
+    use super::*;
+
+    const PROGRAM: &str = "from_container";
+
+    /// On which of a hundred attempts that fail so it is reported.
+    fn reported(error: impl Fn(u32) -> LoadError) -> Vec<u32> {
+        let mut refused = Refused::default();
+        (1..=100).filter(|&attempt| refused.is_to_be_reported(&error(attempt))).collect()
+    }
+
+    fn program_refused(_: u32) -> LoadError {
+        LoadError::Program { program: PROGRAM, source: ProgramError::AlreadyLoaded }
+    }
+
+    fn place_refused(_: u32) -> LoadError {
+        let source = ProgramError::IOError(io::ErrorKind::AlreadyExists.into());
+        LoadError::Attach { program: PROGRAM, interface: "veth0".to_owned(), source }
+    }
+
+    #[test]
+    fn a_program_that_the_kernel_refuses_is_reported_at_once_and_once() {
+        assert_eq!(reported(program_refused), [1]);
+    }
+
+    #[test]
+    fn a_veth_that_takes_no_program_is_reported_once_it_is_no_passing_thing() {
+        assert_eq!(reported(place_refused), [REPORTED]);
+    }
+
+    #[test]
+    fn a_program_that_is_refused_later_is_reported_then() {
+        let error = |attempt| if attempt < 7 { place_refused(attempt) } else { program_refused(attempt) };
+        assert_eq!(reported(error), [7]);
     }
 }
