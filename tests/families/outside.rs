@@ -61,6 +61,13 @@ fn seen_from(from: &Netns, to: &Netns, address: IpAddr) -> IpAddr {
     seen
 }
 
+/// Fails unless datagrams in fragments, which translation has to put together, and a stream arrive.
+fn assert_carries_all_sizes(from: &Netns, to: &Netns, address: IpAddr) {
+    let flow = Flow::new(from, to, address);
+    assert_eq!(flow.udp_echo(2, 8000).unwrap(), 2, "datagrams of 8000 bytes to {address}");
+    flow.tcp_transfer(2 << 20).unwrap();
+}
+
 /// The address of `node`, and none of its own, for a container that talks to the outside.
 fn assert_masqueraded(cluster: &Cluster) {
     let (outsider, _) = cluster.attach("outsider", OUTSIDER).unwrap();
@@ -70,7 +77,7 @@ fn assert_masqueraded(cluster: &Cluster) {
         for ((outside, own), address) in outside.into_iter().zip(node.addresses()).zip(&container.addresses) {
             outsider.ip(&format!("route get {address}")).expect_err("no route from the outside");
             assert_eq!(seen_from(&container.netns, &outsider, outside), *own, "{address}");
-            Flow::new(&container.netns, &outsider, outside).tcp_transfer(2 << 20).unwrap();
+            assert_carries_all_sizes(&container.netns, &outsider, outside);
         }
         let carried = node.counters().carried().unwrap();
         assert!(carried.iter().all(|(_, [_, remote])| !outside.contains(&remote.ip())), "translated: {carried:?}");
@@ -99,6 +106,7 @@ fn containers_reach_the_outside_under_their_nodes_addresses_and_each_other_under
                 let (from, to) = (from.container(), to.container());
                 for (address, own) in to.addresses.iter().zip(&from.addresses) {
                     assert_eq!(seen_from(&from.netns, &to.netns, *address), *own, "within the overlay");
+                    assert_carries_all_sizes(&from.netns, &to.netns, *address);
                 }
             }
             for (node, before) in cluster.nodes_mut().iter_mut().zip(before) {
