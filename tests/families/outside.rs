@@ -9,7 +9,7 @@ use overlay_tests::{
     cluster::{Cluster, Settings},
     families::Families,
     netns::Netns,
-    node::Node,
+    node::{Node, UNDERLAY_DEVICE},
     process::output,
     sandbox::isolated,
     traffic::Flow,
@@ -71,6 +71,8 @@ fn assert_carries_all_sizes(from: &Netns, to: &Netns, address: IpAddr) {
 /// The address of `node`, and none of its own, for a container that talks to the outside.
 fn assert_masqueraded(cluster: &Cluster) {
     let (outsider, _) = cluster.attach("outsider", OUTSIDER).unwrap();
+    // It knows what fits the containers: over IPv6 it would else find out by answers that get lost.
+    outsider.ip(&format!("-6 route change fd50::/64 dev {UNDERLAY_DEVICE} metric 256 mtu 1400")).unwrap();
     let outside = [Underlay::v4(OUTSIDER).into(), Underlay::v6(OUTSIDER).into()];
     for node in cluster.nodes() {
         let container = node.container();
