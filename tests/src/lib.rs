@@ -16,6 +16,7 @@ pub mod flood;
 pub mod headers;
 pub mod kernel_objects;
 pub mod kernel_vxlan;
+pub mod marks;
 pub mod model;
 pub mod netns;
 pub mod node;

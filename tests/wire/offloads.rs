@@ -1,15 +1,13 @@
 //! Super-packets, and what hardware does or does not do with them; flows and the receive queues they spread over.
 
-use std::{collections::BTreeSet, net::UdpSocket};
-
-use overlay_tests::{
-    cluster::Cluster,
-    node::{Node, UNDERLAY_DEVICE},
-    packet_socket::PacketSocket,
-    packets::Ipv4,
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, UdpSocket},
 };
 
-use crate::ground::{Backend, flow, for_either_backend, on_two_nodes, settings, two};
+use overlay_tests::{cluster::Cluster, marks::Marks, node::UNDERLAY_DEVICE, packet_socket::PacketSocket};
+
+use crate::ground::{drops, flow, for_every_way, on_two_nodes, settings, two};
 
 /// An Ethernet header and what the underlay's MTU allows.
 const LONGEST_FRAME: usize = 1514;
@@ -35,22 +33,12 @@ fn offload(cluster: &Cluster, on: bool) {
     }
 }
 
-/// The outer source ports of `flows` UDP flows.
-fn source_ports(from: &Node, to: &Node, flows: usize) -> Vec<u16> {
-    let sees = PacketSocket::open(from.netns(), UNDERLAY_DEVICE).unwrap();
-    for _ in 0..flows {
-        let socket = from.container().netns.run(|| UdpSocket::bind((from.container().v4(), 0))).unwrap();
-        socket.send_to(b"flow", (to.container().v4(), 4242)).unwrap();
-    }
-    let ports = |outer: Ipv4| {
-        (outer.destination == to.address()).then(|| u16::from_be_bytes([outer.payload[0], outer.payload[1]]))
-    };
-    sees.drain(|frame| frame.outgoing.then(|| Ipv4::in_frame(&frame.bytes)).flatten().and_then(ports)).unwrap()
-}
+/// How many flows go one way.
+const FLOWS: u16 = 200;
 
-for_either_backend! {
-    fn super_packets_cross_whole_where_the_underlay_takes_them_and_in_segments_where_not(backend) {
-        on_two_nodes(&settings(backend), |cluster| {
+for_every_way! {
+    fn super_packets_cross_whole_where_the_underlay_takes_them_and_in_segments_where_not(way) {
+        on_two_nodes(&settings(way), |cluster| {
             let whole = longest_frames(cluster);
             assert!(whole.iter().all(|longest| *longest > 8 * LONGEST_FRAME), "{whole:?}");
             offload(cluster, false);
@@ -59,32 +47,29 @@ for_either_backend! {
             offload(cluster, true);
             longest_frames(cluster);
             for node in cluster.nodes() {
-                assert_eq!(node.counters().drops().unwrap(), []);
+                assert_eq!(drops(node), []);
             }
         });
     }
 
-    fn flows_spread_over_outer_source_ports(backend) {
-        on_two_nodes(&settings(backend), |cluster| {
+    fn flows_spread_over_outer_source_ports_and_flow_labels(way) {
+        on_two_nodes(&settings(way), |cluster| {
             let [one, two] = two(cluster);
-            let ports = source_ports(one, two, 200);
-            assert_eq!(ports.len(), 200);
-            let distinct: BTreeSet<_> = ports.iter().collect();
-            assert!(distinct.len() > 160, "{} ports for 200 flows", distinct.len());
-        });
-    }
-
-    fn a_flow_keeps_its_outer_source_port(backend) {
-        on_two_nodes(&settings(backend), |cluster| {
-            let [one, two] = two(cluster);
-            let sees = PacketSocket::open(one.netns(), UNDERLAY_DEVICE).unwrap();
-            assert_eq!(flow(one, two).udp_echo(20, 100).unwrap(), 20);
-            let port = |outer: Ipv4| {
-                (outer.destination == two.address()).then(|| [outer.payload[0], outer.payload[1]])
-            };
-            let ports =
-                sees.drain(|frame| frame.outgoing.then(|| Ipv4::in_frame(&frame.bytes)).flatten().and_then(port)).unwrap();
-            assert_eq!(ports, vec![ports[0]; 20]);
+            let marks = Marks::watch(one, two).unwrap();
+            let (from, to) = (one.container(), SocketAddr::new(two.container().address(), 4242));
+            let sockets = (0..FLOWS).map(|_| from.netns.run(|| UdpSocket::bind((from.address(), 0))).unwrap());
+            // All at once, so that no two have one port.
+            let sockets: Vec<_> = sockets.collect();
+            for socket in &sockets {
+                socket.send_to(b"flow", to).unwrap();
+            }
+            let marks = marks.take().unwrap();
+            assert_eq!(marks.len(), usize::from(FLOWS));
+            let ports: BTreeSet<_> = marks.iter().map(|mark| mark.port).collect();
+            assert!(ports.len() > 160 && ports.iter().all(|port| *port >= 49_152), "{} ports: {ports:?}", ports.len());
+            let labels: BTreeSet<_> = marks.iter().filter_map(|mark| mark.label).collect();
+            let expected = if way.underlay.has_v6() { 160..=usize::from(FLOWS) } else { 0..=0 };
+            assert!(expected.contains(&labels.len()), "{} labels: {labels:x?}", labels.len());
         });
     }
 }
