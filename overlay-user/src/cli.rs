@@ -84,8 +84,9 @@ pub enum Command {
     Map(MapCommand),
     /// Say what would become of a packet, step by step, and why; sends nothing and counts nothing
     ///
-    /// The packet goes through the programs, over the maps as they are now; needs no running agent. What bridge and routing do
-    /// in between is told as `ip route get` would; netfilter is not asked. Exits with 1 when the packet does not arrive.
+    /// The packet, of IPv4 or IPv6, goes through the programs, over the maps as they are now; needs no running agent. What bridge
+    /// and routing do in between is told as `ip route get` would; netfilter is not asked. Exits with 1 when the packet does not
+    /// arrive.
     /// With `-o json` it prints one object: `packet`, `steps`, `arrives`, `result`; a step has `at` (the program, `underlay` or
     /// `kernel`), `text`, and where it applies `interface`, `reason` (as in `overlay map dump DROPS`) and `outer`, the headers.
     ///

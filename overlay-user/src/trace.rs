@@ -9,8 +9,10 @@
 mod capture;
 mod captured;
 mod guard;
+mod header;
 mod journey;
 mod kernel;
+mod known;
 mod lines;
 mod live;
 mod outer;
@@ -24,7 +26,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 pub use self::guard::guard;
-use self::{captured::Captured, journey::Journey, kernel::Kernel, packet::Packet, place::Place};
+use self::{captured::Captured, journey::Journey, kernel::Kernel, known::Known, packet::Packet, place::Place};
 pub(crate) use self::{
     live::{Flow, live},
     packet::Wanted,
@@ -32,7 +34,6 @@ pub(crate) use self::{
 };
 use crate::{
     loader::{self, Tracer},
-    maps::{EndpointsMap, LocalNodeMap, Routes},
     rundir::RunDir,
 };
 
@@ -55,7 +56,7 @@ pub(crate) async fn captured(run_dir: &RunDir, file: &Path, interface: Option<&s
     let frame = capture::frame(file)?;
     let what = || format!("trace the packet in {}", file.display());
     let mut journey = journey(run_dir)?;
-    let captured = Captured::new(frame, &journey.node, journey.kind);
+    let captured = Captured::new(frame, &journey.known.node, journey.known.kind);
     let place = match interface {
         Some(interface) => Place::on(interface, &journey),
         None => Place::guess(&captured, &journey),
@@ -72,14 +73,6 @@ fn journey(run_dir: &RunDir) -> Result<Journey> {
     let maps = run_dir.existing_maps()?;
     let attached = loader::attached(run_dir)?;
     let tracer = Tracer::load(run_dir, &attached)?;
-    let node = LocalNodeMap::open(&maps)?.get()?;
-    Ok(Journey {
-        kind: tracer.encapsulation(),
-        tracer,
-        attached,
-        kernel: Kernel::open()?,
-        routes: Routes::<[u8; 4]>::open(&maps, node.range::<[u8; 4]>().subnet().1)?.all()?,
-        endpoints: EndpointsMap::<[u8; 4]>::open(&maps)?.all()?,
-        node,
-    })
+    let known = Known::read(&maps, tracer.encapsulation())?;
+    Ok(Journey { tracer, attached, kernel: Kernel::open()?, known })
 }

@@ -4,10 +4,10 @@ use std::{fs, path::PathBuf, slice};
 
 use overlay_tests::{
     node::{Node, UNDERLAY_DEVICE},
-    packets::{ETHER_ARP, ETHER_IPV4, Ipv4, PROTO_UDP, ethernet, udp, vxlan},
+    packets::{ETHER_ARP, ETHER_IPV4, ETHER_IPV6, Ipv4, Ipv6, PROTO_UDP, checksummed, ethernet, udp, vxlan},
 };
 
-use crate::ground::{Backend, Traced, for_either_backend, maps, on_two_nodes, run, settings, two};
+use crate::ground::{Backend, Traced, all_families, for_either_backend, maps, on_two_nodes, run, settings, two};
 
 /// Link types of captures.
 pub(crate) const LINK_ETHERNET: u32 = 1;
@@ -100,6 +100,47 @@ for_either_backend! {
             assert_eq!([one, two].map(maps), before);
         });
     }
+}
+
+#[test]
+fn a_captured_packet_of_ipv6_is_traced_as_well() {
+    on_two_nodes(&all_families(Backend::Vxlan), |cluster| {
+        let [one, two] = two(cluster);
+        let (source, destination) = (one.container().v6(), two.container().v6());
+        let inner = checksummed(source, destination, PROTO_UDP, udp(1000, 2000, b"hello"));
+        let inner = Ipv6::new(source, destination, PROTO_UDP, inner).bytes();
+        let [from, to] = [one, two].map(|node| node.counters().local_node().unwrap().vtep::<[u8; 16]>());
+        let framed = |packet: &[u8]| ethernet(DESTINATION, SOURCE, ETHER_IPV6, packet);
+        let tunnelled = |flags| {
+            let payload = vxlan(flags, 1, &ethernet(to.mac, from.mac, ETHER_IPV6, &inner));
+            let datagram = checksummed(from.address, to.address, PROTO_UDP, udp(50_000, to.port, &payload));
+            framed(&Ipv6::new(from.address, to.address, PROTO_UDP, datagram).bytes())
+        };
+        let (bare, whole) = (framed(&inner), tunnelled(0x08));
+        let before = [one, two].map(maps);
+        let arrives = "arrives in the container behind container";
+        let leaves = format!("leaves by {UNDERLAY_DEVICE} for node {}", to.address);
+        for (what, node, frame, result) in [
+            ("the tunnel packet comes in", two, &whole, arrives),
+            ("what it carries goes out", one, &whole, leaves.as_str()),
+            ("the container's packet goes out", one, &bare, &leaves),
+            ("it comes from its node", two, &bare, arrives),
+        ] {
+            let traced = traced(node, &pcapng(frame), "");
+            assert_eq!(traced.result(), result, "{what}: {traced:?}");
+        }
+        for (frame, options, program, reason) in [
+            (&bare, format!("--on {UNDERLAY_DEVICE}"), "from_underlay", "NotEncapsulated"),
+            (&tunnelled(0x88), String::new(), "from_underlay", "BadVxlanFlags"),
+            (&whole, "--on lo".to_owned(), "admit", "NotAccepted"),
+        ] {
+            let traced = traced(two, &pcapng(frame), &options);
+            assert_eq!((traced.reasons(), traced.success), (vec![reason], false), "{traced:?}");
+            assert_eq!(traced.result(), format!("dropped by {program}, {reason}"), "{traced:?}");
+            assert_eq!(traced.at("kernel").contains("overlay-v6.1"), program == "admit", "{traced:?}");
+        }
+        assert_eq!([one, two].map(maps), before);
+    });
 }
 
 #[test]

@@ -1,9 +1,6 @@
 //! Options of `overlay trace`.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
-};
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -14,9 +11,9 @@ use super::{Output, RunDirArgs};
 pub struct TraceArgs {
     /// Where the packet comes from
     #[arg(required_unless_present_any = ["pcap", "live"], requires = "destination")]
-    pub source: Option<Ipv4Addr>,
-    /// Where it is to go
-    pub destination: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
+    /// Where it is to go, an address of the same family
+    pub destination: Option<IpAddr>,
     /// Trace the one packet in this capture (pcap or pcapng, of an Ethernet device) instead, byte by byte as it is
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "destination", "proto", "sport", "dport", "size"])]
     pub pcap: Option<PathBuf>,
@@ -64,6 +61,6 @@ pub enum Protocol {
     Tcp,
     /// UDP
     Udp,
-    /// An ICMP echo request; with --live any ICMP packet, of ICMPv6 where an address is of IPv6
+    /// An ICMP echo request, of ICMPv6 between IPv6 addresses; with --live any ICMP packet, of ICMPv6 where an address is IPv6
     Icmp,
 }

@@ -8,7 +8,7 @@ use super::packet::{Packet, Tunnelled};
 #[derive(Debug)]
 pub(super) struct Captured {
     pub(super) frame: Vec<u8>,
-    /// The IPv4 packet in it; `None` when it holds no whole one.
+    /// The IP packet in it; `None` when it holds no whole one.
     pub(super) packet: Option<Packet>,
     /// What that carries, if it is a tunnel packet.
     pub(super) tunnelled: Option<Tunnelled>,
@@ -22,7 +22,7 @@ impl Captured {
         Self { frame, packet, tunnelled }
     }
 
-    /// A container's packet: the one in the tunnel, or the one that came without. `None` when it is no whole IPv4 packet.
+    /// A container's packet: the one in the tunnel, or the one that came without. `None` when it is no whole IP packet.
     pub(super) fn carried(&self) -> Option<&Packet> {
         self.tunnelled.as_ref().map_or(self.packet.as_ref(), |tunnelled| tunnelled.packet.as_ref())
     }
@@ -30,6 +30,6 @@ impl Captured {
     /// In words.
     pub(super) fn describe(&self) -> String {
         let described = self.carried().or(self.packet.as_ref()).map(Packet::describe);
-        described.unwrap_or_else(|| format!("frame of {} bytes, no whole IPv4 packet in it", self.frame.len()))
+        described.unwrap_or_else(|| format!("frame of {} bytes, no whole IP packet in it", self.frame.len()))
     }
 }

@@ -1,19 +1,20 @@
 //! [`Journey`]: from program to program, and through what the kernel does in between.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use anyhow::Result;
-use ipnetwork::Ipv4Network;
-use overlay_common::{Device, Encapsulation, Endpoint, Event, LocalNode, Program, Reason, Route, Step};
+use overlay_common::{Device, Encapsulation, Endpoint, Event, Program, Reason, Step};
 
-use super::{captured::Captured, kernel::Kernel, outer::Outer, packet::Packet, place::Place, report::Report, story};
+use super::{
+    captured::Captured, kernel::Kernel, known::Known, outer::Outer, packet::Packet, place::Place, report::Report, story,
+};
 use crate::{
     loader::{Attached, Tracer},
     map_dump::interface,
 };
-
-/// What stands for an underlay address that no node has (RFC 5737).
-const NO_NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// The loopback device: where a packet is run whose container is not known.
 const LOOPBACK: u32 = 1;
@@ -23,10 +24,7 @@ pub(super) struct Journey {
     pub(super) tracer: Tracer,
     pub(super) attached: Vec<Attached>,
     pub(super) kernel: Kernel,
-    pub(super) node: LocalNode,
-    pub(super) kind: Encapsulation,
-    pub(super) routes: BTreeMap<Ipv4Network, Route>,
-    pub(super) endpoints: BTreeMap<Ipv4Addr, Endpoint>,
+    pub(super) known: Known,
 }
 
 impl Journey {
@@ -36,13 +34,13 @@ impl Journey {
     /// When the kernel refuses.
     pub(super) async fn of(mut self, packet: &Packet) -> Result<Report> {
         let report = Report::new(packet.describe());
-        let here = self.is_here(packet.source());
-        if self.is_here(packet.destination()) && !here {
-            let captured = Captured::new(self.tunnelled(packet)?, &self.node, self.kind);
+        let here = self.known.is_here(packet.source());
+        if self.known.is_here(packet.destination()) && !here {
+            let captured = Captured::new(self.known.tunnelled(packet)?, &self.known.node, self.known.kind);
             return self.arrive(report, &captured).await;
         }
-        if here && !self.is_own(packet.source()) {
-            let index = self.endpoints.get(&packet.source()).map_or(LOOPBACK, Endpoint::ifindex);
+        if here && !self.known.is_own(packet.source()) {
+            let index = self.known.endpoints.get(&packet.source()).map_or(LOOPBACK, Endpoint::ifindex);
             return self.leave_container(report, Some(packet), &packet.frame([0; 6], [0; 6]), index).await;
         }
         self.leave_node(report, packet).await
@@ -57,7 +55,7 @@ impl Journey {
         let Captured { frame, packet, .. } = captured;
         match place {
             Place::Container(index) => self.leave_container(report, packet.as_ref(), frame, *index).await,
-            Place::Overlay => self.encapsulate(report, frame).await,
+            Place::Overlay(device) => self.encapsulate(report, frame, *device).await,
             Place::Underlay => self.arrive(report, captured).await,
             Place::Elsewhere(index) => self.come_in_elsewhere(report, captured, *index).await,
             Place::MadeUp(packet) => self.of(packet).await,
@@ -69,7 +67,11 @@ impl Journey {
     /// # Errors
     /// When the kernel refuses.
     pub(super) fn remember(&mut self, packet: &Packet, maps: &Path) -> Result<()> {
-        if let Some(flow) = packet.flow(self.is_here(packet.source())) {
+        let outgoing = self.known.is_here(packet.source());
+        if let Some(flow) = packet.flow::<[u8; 4]>(outgoing) {
+            self.tracer.remember(maps, flow)?;
+        }
+        if let Some(flow) = packet.flow::<[u8; 16]>(outgoing) {
             self.tracer.remember(maps, flow)?;
         }
         Ok(())
@@ -96,9 +98,9 @@ impl Journey {
             return self.sent(report, &events).await;
         }
         let Some(packet) = packet else {
-            return Ok(report.end(false, "is no IPv4 packet for another node: the kernel takes it as any other"));
+            return Ok(report.end(false, "is no IP packet for another node: the kernel takes it as any other"));
         };
-        if self.is_here(packet.destination()) {
+        if self.known.is_here(packet.destination()) {
             return Ok(report.end(true, "stays on this node: its bridge takes it to the container"));
         }
         self.leave_node(report, packet).await
@@ -117,12 +119,12 @@ impl Journey {
         if route.local {
             return Ok(report.end(true, "for this node itself"));
         }
-        if route.interface != self.device().ifindex {
+        let Some(device) = self.known.node.devices().find(|device| device.ifindex == route.interface) else {
             return Ok(report.end(false, format!("leaves by {name}, not through the overlay")));
-        }
-        let device = self.kernel.interface(route.interface).await?;
-        if packet.len() > device.mtu as usize {
-            let (length, mtu) = (packet.len(), device.mtu);
+        };
+        let mtu = self.kernel.interface(route.interface).await?.mtu;
+        if packet.len() > mtu as usize {
+            let length = packet.len();
             if packet.may_be_fragmented() {
                 report.kernel(format!(
                     "{length} bytes do not fit {name}'s MTU of {mtu}: makes fragments, each goes its way"
@@ -132,34 +134,45 @@ impl Journey {
             report.kernel(format!(
                 "{length} bytes do not fit {name}'s MTU of {mtu}, and the packet must not be fragmented"
             ));
-            let result = format!("answered with ICMP \"fragmentation needed\", MTU {mtu}; give containers that MTU");
-            return Ok(report.end(false, result));
+            let answer = match destination {
+                IpAddr::V4(_) => "ICMP \"fragmentation needed\"",
+                IpAddr::V6(_) => "ICMPv6 \"packet too big\"",
+            };
+            return Ok(report.end(false, format!("answered with {answer}, MTU {mtu}; give containers that MTU")));
         }
-        let mac = self.device().mac;
-        self.encapsulate(report, &packet.forwarded().frame(mac, mac)).await
+        self.encapsulate(report, &packet.forwarded().frame(device.mac, device.mac), device).await
     }
 
     /// Out of the overlay device.
-    async fn encapsulate(&mut self, mut report: Report, frame: &[u8]) -> Result<Report> {
-        let events = self.run(&mut report, Program::ToOverlay, frame, self.device().ifindex)?;
+    async fn encapsulate(&mut self, mut report: Report, frame: &[u8], device: Device) -> Result<Report> {
+        let events = self.run(&mut report, Program::ToOverlay, frame, device.ifindex)?;
         match dropped(&events) {
-            Some(reason) if has(&events, Step::In) => Ok(report.end(
-                false,
-                format!("dropped by to_overlay, {reason:?}, and answered with ICMP \"network unreachable\""),
-            )),
+            Some(reason) if has(&events, Step::In) => {
+                let answer = match Packet::in_frame(frame).map(|packet| packet.source()) {
+                    Some(IpAddr::V6(_)) => "ICMPv6 \"no route to destination\"",
+                    _ => "ICMP \"network unreachable\"",
+                };
+                Ok(report.end(false, format!("dropped by to_overlay, {reason:?}, and answered with {answer}")))
+            }
             Some(reason) => Ok(report.end(false, format!("dropped by to_overlay, {reason:?}"))),
-            None => self.sent(report, &events).await,
+            None => {
+                if !has(&events, Step::Encapsulated) {
+                    let name = interface(device.ifindex);
+                    report.kernel(format!("encapsulates it on {name}, with the UDP checksum that the node wants"));
+                }
+                self.sent(report, &events).await
+            }
         }
     }
 
     /// What was encapsulated leaves by the underlay.
     async fn sent(&self, mut report: Report, events: &[Event]) -> Result<Report> {
-        let underlay = self.kernel.interface(self.node.underlay_ifindex).await?;
+        let underlay = self.kernel.interface(self.known.node.underlay_ifindex).await?;
         let next_hop = events.iter().find(|event| event.step() == Some(Step::Route)).map(|event| event.node);
         let name = &underlay.name;
         let to = next_hop.map_or_else(String::new, |next_hop| format!(" for node {next_hop}"));
         let length = report.outer_length().unwrap_or(0);
-        if u32::from(length) > underlay.mtu {
+        if length > underlay.mtu as usize {
             report.kernel(format!("{length} bytes do not fit {name}'s MTU of {}: makes fragments", underlay.mtu));
         }
         Ok(report.end(true, format!("leaves by {name}{to}")))
@@ -167,8 +180,8 @@ impl Journey {
 
     /// From the underlay to the container.
     async fn arrive(&mut self, mut report: Report, captured: &Captured) -> Result<Report> {
-        let (underlay, frame) = (self.node.underlay_ifindex, captured.frame.as_slice());
-        if let Some(outer) = Outer::read(frame, self.kind) {
+        let (underlay, frame) = (self.known.node.underlay_ifindex, captured.frame.as_slice());
+        if let Some(outer) = Outer::read(frame, self.known.kind) {
             report.outer("underlay", outer);
         }
         if self.attached.iter().any(|attached| attached.program == Program::XdpDecap) {
@@ -188,20 +201,22 @@ impl Journey {
         }
         if !has(&events, Step::Accepted) {
             if let Some(frame) = self.taken_by_kernel(captured).await {
-                report.kernel(format!("takes it for its VXLAN device all the same, and {}", self.decapsulates()));
-                return self.ask_admit(report, frame);
+                let device = self.tunnel_device(captured);
+                report.kernel(format!("takes it for its VXLAN device all the same, and {}", decapsulates(device)));
+                return self.ask_admit(report, frame, device);
             }
             return Ok(report.end(false, "is no tunnel packet for this node: the kernel takes it as any other"));
         }
         if has(&events, Step::Fragment) {
             return Ok(report.end(true, "goes to the kernel, which waits for the other fragments"));
         }
-        if self.kind == Encapsulation::Vxlan {
-            report.kernel(format!("{}, where `admit` finds the mark and lets it in", self.decapsulates()));
+        if self.known.kind == Encapsulation::Vxlan {
+            let decapsulates = decapsulates(self.tunnel_device(captured));
+            report.kernel(format!("{decapsulates}, where `admit` finds the mark and lets it in"));
         }
         match captured.carried() {
             Some(packet) => self.deliver(report, packet).await,
-            None => Ok(report.end(false, "goes to the kernel, which finds no whole IPv4 packet in it")),
+            None => Ok(report.end(false, "goes to the kernel, which finds no whole IP packet in it")),
         }
     }
 
@@ -212,9 +227,10 @@ impl Journey {
             let result = format!("no program is attached to {name}: the kernel takes it as any other");
             return Ok(report.end(false, result));
         };
-        let decapsulates = self.decapsulates();
+        let device = self.tunnel_device(captured);
+        let decapsulates = decapsulates(device);
         report.kernel(format!("receives it on {name}, where no program is attached, and {decapsulates}"));
-        self.ask_admit(report, frame)
+        self.ask_admit(report, frame, device)
     }
 
     /// The frame in a tunnel packet to any address of this node: the kernel's VXLAN device takes it, wherever it comes in.
@@ -224,18 +240,12 @@ impl Journey {
         route.local.then_some(frame)
     }
 
-    /// What the kernel's VXLAN device does, in words.
-    fn decapsulates(&self) -> String {
-        format!("decapsulates it on {}", interface(self.device().ifindex))
-    }
-
     /// Into the overlay device without the mark of `from_underlay`.
-    fn ask_admit(&mut self, mut report: Report, frame: &[u8]) -> Result<Report> {
-        let device = self.device().ifindex;
-        let events = self.run(&mut report, Program::Admit, frame, device)?;
+    fn ask_admit(&mut self, mut report: Report, frame: &[u8], Device { ifindex, .. }: Device) -> Result<Report> {
+        let events = self.run(&mut report, Program::Admit, frame, ifindex)?;
         Ok(match dropped(&events) {
             Some(reason) => report.end(false, format!("dropped by admit, {reason:?}")),
-            None => report.end(true, format!("let in on {}", interface(device))),
+            None => report.end(true, format!("let in on {}", interface(ifindex))),
         })
     }
 
@@ -252,17 +262,24 @@ impl Journey {
         }
         let name = interface(route.interface);
         report.kernel(format!("routes {destination} by {name}, if netfilter lets it through"));
-        match self.endpoints.get(&destination).map(Endpoint::ifindex) {
+        match self.known.endpoints.get(&destination).map(Endpoint::ifindex) {
             Some(index) if index != 0 => {
                 let frame = packet.forwarded().frame([0; 6], [0; 6]);
                 self.run(&mut report, Program::ToContainer, &frame, index)?;
                 Ok(report.end(true, format!("arrives in the container behind {}", interface(index))))
             }
             _ => {
-                report.kernel(format!("no container is known to have {destination}; asks for it by ARP on {name}"));
-                Ok(report.end(false, "lost, unless somebody answers ARP"))
+                let asking = if destination.is_ipv4() { "ARP" } else { "neighbour discovery" };
+                report
+                    .kernel(format!("no container is known to have {destination}; asks for it by {asking} on {name}"));
+                Ok(report.end(false, "lost, unless somebody answers"))
             }
         }
+    }
+
+    /// The overlay device that decapsulates a tunnel packet.
+    fn tunnel_device(&self, captured: &Captured) -> Device {
+        self.known.usual_device(captured.packet.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), Packet::destination))
     }
 
     /// Runs a program and adds what it tells to the report.
@@ -270,36 +287,17 @@ impl Journey {
         let run = self.tracer.run(program, frame, index)?;
         report.program(program, &interface(index), &run.events);
         if has(&run.events, Step::Encapsulated)
-            && let Some(outer) = Outer::read(&run.packet, self.kind)
+            && let Some(outer) = Outer::read(&run.packet, self.known.kind)
         {
             report.outer(program.name(), outer);
         }
         Ok(run.events)
     }
+}
 
-    /// The packet in a tunnel, from the node that owns the subnet of its source: from nobody's address, if none does.
-    fn tunnelled(&self, packet: &Packet) -> Result<Vec<u8>> {
-        let route = self.routes.iter().find(|(subnet, _)| subnet.contains(packet.source())).map(|(_, route)| *route);
-        let sender =
-            route.map_or((NO_NODE, [0; 6]), |route| (route.next_hop().ipv4().unwrap_or(NO_NODE), route.vtep_mac()));
-        // The other node has taken one off the TTL.
-        packet.forwarded().tunnelled(&self.node, sender, self.kind)
-    }
-
-    /// The overlay device.
-    fn device(&self) -> Device {
-        self.node.usual_device::<[u8; 4]>()
-    }
-
-    /// Whether the address is in this node's subnet.
-    fn is_here(&self, address: Ipv4Addr) -> bool {
-        self.node.range().in_subnet(address.octets())
-    }
-
-    /// Whether the address is the node's own: no container sends from it.
-    fn is_own(&self, address: Ipv4Addr) -> bool {
-        self.endpoints.get(&address).is_some_and(|endpoint| endpoint.ifindex() == 0)
-    }
+/// What the kernel's VXLAN device does, in words.
+fn decapsulates(device: Device) -> String {
+    format!("decapsulates it on {}", interface(device.ifindex))
 }
 
 fn has(events: &[Event], step: Step) -> bool {

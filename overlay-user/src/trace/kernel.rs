@@ -1,6 +1,6 @@
 //! What the kernel would do with a packet between two programs, as far as it tells.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -31,10 +31,13 @@ pub(super) struct KernelRoute {
     /// Index of the interface that it leaves by.
     pub(super) interface: u32,
     /// The router on that link, if there is one.
-    pub(super) gateway: Option<Ipv4Addr>,
+    pub(super) gateway: Option<IpAddr>,
     /// The address is one of the node itself.
     pub(super) local: bool,
 }
+
+/// The kinds of routes that lead nowhere; of IPv6 the kernel tells them as it tells others.
+const REFUSALS: [RouteType; 3] = [RouteType::Unreachable, RouteType::BlackHole, RouteType::Prohibit];
 
 impl Kernel {
     /// Opens a netlink socket.
@@ -48,15 +51,22 @@ impl Kernel {
     }
 
     /// What `ip route get` says of `destination`; `None` when there is no way.
-    pub(super) async fn route(&self, destination: Ipv4Addr) -> Option<KernelRoute> {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(destination, 32).build();
+    pub(super) async fn route(&self, destination: IpAddr) -> Option<KernelRoute> {
+        let message = match destination {
+            IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build(),
+            IpAddr::V6(address) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, 128).build(),
+        };
         let route = std::pin::pin!(self.handle.route().get(message).execute()).next().await?.ok()?;
+        if REFUSALS.contains(&route.header.kind) {
+            return None;
+        }
         let mut interface = None;
         let mut gateway = None;
         for attribute in &route.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => interface = Some(*index),
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some((*address).into()),
+                RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some((*address).into()),
                 _ => {}
             }
         }

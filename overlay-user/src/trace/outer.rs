@@ -1,11 +1,15 @@
 //! Outer headers, decoded.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{SlicedPacket, TransportSlice};
 use overlay_common::Encapsulation;
 use serde::Serialize;
 
+use super::header::Header;
 use crate::mac::Mac;
 
 /// Length in bytes of the VXLAN header.
@@ -17,12 +21,12 @@ pub(crate) struct Outer {
     /// MAC addresses of the frame; all zero where the kernel fills them in.
     frame_source: String,
     frame_destination: String,
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     source_port: u16,
     destination_port: u16,
     /// Length in bytes of the outer IP packet.
-    pub(super) length: u16,
+    pub(super) length: usize,
     ttl: u8,
     tos: u8,
     /// VXLAN alone.
@@ -41,10 +45,8 @@ impl Outer {
     /// Reads the outer headers of a frame; `None` when there are none.
     pub(super) fn read(frame: &[u8], kind: Encapsulation) -> Option<Self> {
         let packet = SlicedPacket::from_ethernet(frame).ok()?;
-        let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Udp(udp))) = (&packet.net, &packet.transport) else {
-            return None;
-        };
-        let ip = ip.header();
+        let Some(TransportSlice::Udp(udp)) = &packet.transport else { return None };
+        let ip = Header::read(packet.ether_payload()?.payload).ok()?;
         let vxlan = match kind {
             Encapsulation::Udp => None,
             Encapsulation::Vxlan => Some(Vxlan::read(udp.payload())?),
@@ -53,13 +55,13 @@ impl Outer {
         Some(Self {
             frame_source: Mac(*rest.first_chunk()?).to_string(),
             frame_destination: Mac(*destination).to_string(),
-            source: ip.source_addr(),
-            destination: ip.destination_addr(),
+            source: ip.source(),
+            destination: ip.destination(),
             source_port: udp.source_port(),
             destination_port: udp.destination_port(),
-            length: ip.total_len(),
+            length: ip.packet_len(),
             ttl: ip.ttl(),
-            tos: ip.dcp().value() << 2 | ip.ecn().value(),
+            tos: ip.tos(),
             vxlan,
         })
     }
@@ -81,7 +83,8 @@ impl Vxlan {
 impl fmt::Display for Outer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, destination, source_port, destination_port, length, ttl, .. } = self;
-        write!(f, "{source}:{source_port} -> {destination}:{destination_port} udp, {length} bytes, TTL {ttl}")?;
+        let [from, to] = [(*source, *source_port), (*destination, *destination_port)].map(SocketAddr::from);
+        write!(f, "{from} -> {to} udp, {length} bytes, TTL {ttl}")?;
         match &self.vxlan {
             Some(Vxlan { vni, inner_source, inner_destination }) => {
                 write!(f, ", VNI {vni}, inner frame {inner_source} -> {inner_destination}")

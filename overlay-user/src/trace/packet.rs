@@ -1,13 +1,15 @@
 //! The packets that a trace sends: a container's, and the same in a tunnel as another node would send it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context as _, Result, anyhow};
-use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, PacketBuilder, SlicedPacket, TransportSlice};
-use overlay_common::{Encapsulation, FlowKey, FlowLabel, LocalNode};
+use anyhow::{Context as _, Result, anyhow, bail};
+use etherparse::{
+    Ethernet2Header, IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice,
+};
+use overlay_common::{Encapsulation, FlowKey, FlowLabel, LocalNode, Vtep};
 
-use super::outer::VXLAN;
-use crate::cli::Protocol;
+use super::{header::Header, outer::VXLAN};
+use crate::{cli::Protocol, maps::Family};
 
 /// TTL of a packet that a container sends.
 const TTL: u8 = 64;
@@ -21,8 +23,8 @@ const EPHEMERAL: u16 = 40_000;
 /// What the packet is to be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted {
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
     pub(crate) protocol: Protocol,
     /// None: a new connection, from any port.
     pub(crate) source_port: Option<u16>,
@@ -31,10 +33,10 @@ pub(crate) struct Wanted {
     pub(crate) size: Option<usize>,
 }
 
-/// An IPv4 packet.
+/// An IP packet.
 #[derive(Debug, Clone)]
 pub(super) struct Packet {
-    header: Ipv4Header,
+    header: Header,
     bytes: Vec<u8>,
 }
 
@@ -43,7 +45,7 @@ pub(super) struct Packet {
 pub(super) struct Tunnelled {
     /// VXLAN alone: the inner frame.
     pub(super) frame: Option<Vec<u8>>,
-    /// The inner packet; `None` when it is no whole IPv4 packet.
+    /// The inner packet; `None` when it is no whole IP packet.
     pub(super) packet: Option<Packet>,
 }
 
@@ -51,30 +53,39 @@ impl Packet {
     /// Makes the packet as a container would send it.
     ///
     /// # Errors
-    /// When the size is too small for the headers.
+    /// When the size is too small for the headers, or the addresses are of two families.
     pub(super) fn make(wanted: &Wanted) -> Result<Self> {
-        let ip = PacketBuilder::ipv4(wanted.source.octets(), wanted.destination.octets(), TTL);
-        let source_port = wanted.source_port.unwrap_or(EPHEMERAL);
-        let payload = |headers: usize| {
-            let size = wanted.size.unwrap_or(headers);
-            let length = size.checked_sub(headers);
-            let least =
-                || format!("make a packet of {size} bytes: its headers alone take {headers}; give a larger --size");
-            length.map(|length| vec![0; length]).with_context(least)
+        let ip = match (wanted.source, wanted.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                PacketBuilder::ipv4(source.octets(), destination.octets(), TTL)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                PacketBuilder::ipv6(source.octets(), destination.octets(), TTL)
+            }
+            (source, destination) => {
+                bail!("make a packet from {source} to {destination}: give two addresses of one family")
+            }
         };
+        let source_port = wanted.source_port.unwrap_or(EPHEMERAL);
         let mut bytes = Vec::new();
-        match wanted.protocol {
-            Protocol::Icmp => {
+        let payload = |headers| payload(wanted.size, headers);
+        match (wanted.protocol, wanted.source) {
+            (Protocol::Icmp, IpAddr::V4(_)) => {
                 let packet = ip.icmpv4_echo_request(1, 1);
                 let payload = payload(packet.size(0))?;
                 packet.write(&mut bytes, &payload)?;
             }
-            Protocol::Udp => {
+            (Protocol::Icmp, IpAddr::V6(_)) => {
+                let packet = ip.icmpv6_echo_request(1, 1);
+                let payload = payload(packet.size(0))?;
+                packet.write(&mut bytes, &payload)?;
+            }
+            (Protocol::Udp, _) => {
                 let packet = ip.udp(source_port, wanted.destination_port);
                 let payload = payload(packet.size(0))?;
                 packet.write(&mut bytes, &payload)?;
             }
-            Protocol::Tcp => {
+            (Protocol::Tcp, _) => {
                 let packet = ip.tcp(source_port, wanted.destination_port, 1, 64_000);
                 // Of a flow that is named there may be an approval; any other is a new connection.
                 let packet = if wanted.source_port.is_some() { packet.ack(1) } else { packet.syn() };
@@ -85,13 +96,13 @@ impl Packet {
         Self::parse(bytes)
     }
 
-    /// Takes the IPv4 packet in `bytes`; what follows it goes.
+    /// Takes the IP packet in `bytes`; what follows it goes.
     ///
     /// # Errors
     /// When they hold no whole one.
     pub(super) fn parse(mut bytes: Vec<u8>) -> Result<Self> {
-        let (header, _) = Ipv4Header::from_slice(&bytes).context("read the IPv4 header")?;
-        let length = usize::from(header.total_len);
+        let header = Header::read(&bytes)?;
+        let length = header.packet_len();
         if length > bytes.len() {
             return Err(anyhow!("the packet says that it has {length} bytes, and has {}", bytes.len()));
         }
@@ -99,18 +110,18 @@ impl Packet {
         Ok(Self { header, bytes })
     }
 
-    /// The IPv4 packet in an Ethernet frame; `None` when it holds no whole one.
+    /// The IP packet in an Ethernet frame; `None` when it holds no whole one.
     pub(super) fn in_frame(frame: &[u8]) -> Option<Self> {
         let (header, packet) = Ethernet2Header::from_slice(frame).ok()?;
-        (header.ether_type == EtherType::IPV4).then(|| Self::parse(packet.to_vec()).ok())?
+        Self::parse(packet.to_vec()).ok().filter(|packet| packet.header.ether_type() == header.ether_type)
     }
 
-    pub(super) fn source(&self) -> Ipv4Addr {
-        self.header.source.into()
+    pub(super) fn source(&self) -> IpAddr {
+        self.header.source()
     }
 
-    pub(super) fn destination(&self) -> Ipv4Addr {
-        self.header.destination.into()
+    pub(super) fn destination(&self) -> IpAddr {
+        self.header.destination()
     }
 
     /// Length in bytes.
@@ -118,17 +129,17 @@ impl Packet {
         self.bytes.len()
     }
 
-    pub(super) fn may_be_fragmented(&self) -> bool {
-        !self.header.dont_fragment
+    pub(super) const fn may_be_fragmented(&self) -> bool {
+        self.header.may_be_fragmented()
     }
 
-    /// The flow as the container `here` sees it; `None` for what is neither TCP nor UDP.
-    pub(super) fn flow(&self, outgoing: bool) -> Option<FlowKey> {
+    /// The flow as the container here sees it; `None` for what is neither TCP nor UDP, or of the other family.
+    pub(super) fn flow<A: Family>(&self, outgoing: bool) -> Option<FlowKey<A>> {
         let ports = self.ports()?;
-        let (source, destination) = ((self.header.source, ports.0), (self.header.destination, ports.1));
+        let end = |address, port: u16| Some((A::of(A::pick(address)?), port.to_be_bytes()));
+        let (source, destination) = (end(self.source(), ports.0)?, end(self.destination(), ports.1)?);
         let (local, remote) = if outgoing { (source, destination) } else { (destination, source) };
-        let end = |(address, port): ([u8; 4], u16)| (address, port.to_be_bytes());
-        Some(FlowKey::new(self.header.protocol.0, end(local), end(remote)))
+        Some(FlowKey::new(self.protocol().0, local, remote))
     }
 
     /// What follows the outer headers, if this is a tunnel packet of the network of `node`.
@@ -147,9 +158,11 @@ impl Packet {
     /// In words: addresses, ports, protocol, length.
     pub(super) fn describe(&self) -> String {
         let (source, destination) = (self.source(), self.destination());
-        let protocol = protocol(self.header.protocol);
+        let protocol = protocol(self.protocol());
         let ends = match self.ports() {
-            Some((from, to)) => format!("{source}:{from} -> {destination}:{to}"),
+            Some((from, to)) => {
+                format!("{} -> {}", SocketAddr::new(source, from), SocketAddr::new(destination, to))
+            }
             None => format!("{source} -> {destination}"),
         };
         format!("{ends} {protocol}, {} bytes", self.len())
@@ -157,17 +170,15 @@ impl Packet {
 
     /// In an Ethernet frame.
     pub(super) fn frame(&self, destination: [u8; 6], source: [u8; 6]) -> Vec<u8> {
-        let ethernet = Ethernet2Header { destination, source, ether_type: EtherType::IPV4 };
+        let ethernet = Ethernet2Header { destination, source, ether_type: self.header.ether_type() };
         [&ethernet.to_bytes(), self.bytes.as_slice()].concat()
     }
 
     /// As a router hands it on: its TTL is lower by one.
     pub(super) fn forwarded(&self) -> Self {
-        let mut header = self.header.clone();
-        header.time_to_live = header.time_to_live.saturating_sub(1);
-        header.header_checksum = header.calc_header_checksum();
-        let mut bytes = header.to_bytes().to_vec();
-        bytes.extend_from_slice(&self.bytes[header.header_len()..]);
+        let header = self.header.forwarded();
+        let mut bytes = header.to_bytes();
+        bytes.extend_from_slice(&self.bytes[bytes.len()..]);
         Self { header, bytes }
     }
 
@@ -178,25 +189,43 @@ impl Packet {
     pub(super) fn tunnelled(
         &self,
         node: &LocalNode,
-        (sender, mac): (Ipv4Addr, [u8; 6]),
+        (sender, mac): (IpAddr, [u8; 6]),
         kind: Encapsulation,
     ) -> Result<Vec<u8>> {
-        let vtep = node.vtep::<[u8; 4]>();
+        let ethernet = PacketBuilder::ethernet2([0; 6], [0; 6]);
+        let (own_mac, outer): (_, PacketBuilderStep<IpHeaders>) = match sender {
+            IpAddr::V4(sender) => {
+                let Vtep { address, mac, .. } = node.vtep::<[u8; 4]>();
+                (mac, ethernet.ipv4(sender.octets(), address.octets(), TTL))
+            }
+            IpAddr::V6(sender) => {
+                let Vtep { address, mac, .. } = node.vtep::<[u8; 16]>();
+                (mac, ethernet.ipv6(sender.octets(), address.octets(), TTL))
+            }
+        };
         let payload = match kind {
             Encapsulation::Udp => self.bytes.clone(),
             Encapsulation::Vxlan => {
-                let [_, vni @ ..] = vtep.vni.to_be_bytes();
-                [&[VXLAN_FLAGS, 0, 0, 0], vni.as_slice(), &[0], &self.frame(vtep.mac, mac)].concat()
+                let [_, vni @ ..] = node.vni().to_be_bytes();
+                [&[VXLAN_FLAGS, 0, 0, 0], vni.as_slice(), &[0], &self.frame(own_mac, mac)].concat()
             }
         };
-        let label = FlowLabel { hash: self.flow(false).map_or(0, |flow| flow.hash()), tos: 0, id: 0 };
-        let outer = PacketBuilder::ethernet2([0; 6], [0; 6]).ipv4(sender.octets(), vtep.address.octets(), TTL);
+        let hash = self.flow::<[u8; 4]>(false).map(|flow| flow.hash());
+        let hash = hash.or_else(|| self.flow::<[u8; 16]>(false).map(|flow| flow.hash())).unwrap_or(0);
+        let label = FlowLabel { hash, tos: 0, id: 0 };
         let mut frame = Vec::new();
         outer
-            .udp(label.source_port(), vtep.port)
+            .udp(label.source_port(), node.port())
             .write(&mut frame, &payload)
             .context("put the packet into a tunnel")?;
         Ok(frame)
+    }
+
+    /// What it carries, behind IPv6's extensions.
+    fn protocol(&self) -> IpNumber {
+        let sliced = SlicedPacket::from_ip(&self.bytes).ok();
+        let payload = sliced.as_ref().and_then(|sliced| sliced.net.as_ref()?.ip_payload_ref());
+        payload.map_or_else(|| self.header.next(), |payload| payload.ip_number)
     }
 
     fn ports(&self) -> Option<(u16, u16)> {
@@ -206,6 +235,13 @@ impl Packet {
             _ => None,
         }
     }
+}
+
+/// What fills a packet up to `size` bytes behind its headers, which are so long.
+fn payload(size: Option<usize>, headers: usize) -> Result<Vec<u8>> {
+    let size = size.unwrap_or(headers);
+    let least = || format!("make a packet of {size} bytes: its headers alone take {headers}; give a larger --size");
+    Ok(vec![0; size.checked_sub(headers).with_context(least)?])
 }
 
 /// The name of an IP protocol, as `--proto` takes it if it does, or its number.

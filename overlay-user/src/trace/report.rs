@@ -67,7 +67,7 @@ impl Report {
     }
 
     /// Length in bytes of the outer packet that was made last.
-    pub(super) fn outer_length(&self) -> Option<u16> {
+    pub(super) fn outer_length(&self) -> Option<usize> {
         self.steps.iter().rev().find_map(|step| step.outer.as_ref()).map(|outer| outer.length)
     }
 
