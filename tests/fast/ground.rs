@@ -167,9 +167,9 @@ pub(crate) fn start_container(node: &Node, veth: &str, host: u32) -> Container {
     Container::join(node.netns(), node.subnet(), veth, host).unwrap()
 }
 
-/// Lets the new owner of an address make itself known, by the ARP request that comes before its first packet.
+/// Lets the new owner of an address make itself known, by the question for its gateway that comes before its first packet.
 pub(crate) fn announce(container: &Container, node: &Node) {
-    let answered = || ping(&container.netns, node.subnet().gateway(), 1).unwrap().received == 1;
+    let answered = || ping(&container.netns, gateway(node).ip(), 1).unwrap().received == 1;
     wait_until("the gateway to answer the new container", LIMIT, answered).unwrap();
 }
 

@@ -3,13 +3,12 @@
 use overlay_tests::{
     node::Container,
     packet_socket::{Frame, PacketSocket},
-    packets::{Ipv4, PROTO_UDP},
+    packets::{Either, PROTO_UDP},
     process::wait_until,
 };
 
 use crate::ground::{
-    Backend, Conversation, Forwarded, LIMIT, announce, approving, for_either_backend, on_two_nodes, start_container,
-    two, udp_socket,
+    Conversation, Forwarded, LIMIT, announce, approving, for_every_way, on_two_nodes, start_container, two, udp_socket,
 };
 
 fn watch(container: &Container) -> PacketSocket {
@@ -18,14 +17,14 @@ fn watch(container: &Container) -> PacketSocket {
 
 /// How many UDP packets have come.
 fn arrived(sees: &PacketSocket) -> usize {
-    let udp = |packet: &Ipv4| packet.protocol == PROTO_UDP;
-    let pick = |frame: &Frame| (!frame.outgoing).then(|| Ipv4::in_frame(&frame.bytes)).flatten().filter(udp);
+    let udp = |packet: &Either| packet.protocol == PROTO_UDP;
+    let pick = |frame: &Frame| (!frame.outgoing).then(|| Either::in_frame(&frame.bytes)).flatten().filter(udp);
     sees.drain(pick).unwrap().len()
 }
 
-for_either_backend! {
-    fn a_neighbour_sees_nothing_of_a_flow(backend) {
-        on_two_nodes(&approving(backend, 2), |cluster| {
+for_every_way! {
+    fn a_neighbour_sees_nothing_of_a_flow(way) {
+        on_two_nodes(&approving(way, 2), |cluster| {
             let [one, two] = two(cluster);
             let neighbour = start_container(two, "neighbour", 3);
             let conversation = Conversation::between(one.container(), two.container());
@@ -36,8 +35,8 @@ for_either_backend! {
         });
     }
 
-    fn a_new_container_with_an_old_address_gets_the_packets_and_the_old_one_none(backend) {
-        on_two_nodes(&approving(backend, 60), |cluster| {
+    fn a_new_container_with_an_old_address_gets_the_packets_and_the_old_one_none(way) {
+        on_two_nodes(&approving(way, 60), |cluster| {
             let [one, two] = two(cluster);
             let old = two.container();
             let conversation = Conversation::between(one.container(), old);
@@ -47,7 +46,7 @@ for_either_backend! {
             two.netns().ip("link set dev container nomaster").unwrap();
             let new = start_container(two, "replacement", 2);
             announce(&new, two);
-            let far = udp_socket(&new.netns, new.v4(), port);
+            let far = udp_socket(&new.netns, new.address(), port);
             let conversation = Conversation { far, ..conversation };
             wait_until("the new container to be reached", LIMIT, || conversation.exchange()).unwrap();
             let forwarded = Forwarded::count(two, "udp sport > 0");
@@ -64,8 +63,8 @@ for_either_backend! {
         });
     }
 
-    fn a_container_that_is_gone_makes_room_for_a_new_one_with_its_address(backend) {
-        on_two_nodes(&approving(backend, 60), |cluster| {
+    fn a_container_that_is_gone_makes_room_for_a_new_one_with_its_address(way) {
+        on_two_nodes(&approving(way, 60), |cluster| {
             let [one, two] = two(cluster);
             let neighbour = start_container(two, "neighbour", 3);
             // A bridge floods what is for a port that is gone, with or without us.
@@ -80,7 +79,7 @@ for_either_backend! {
             }
             let new = start_container(two, "container", 2);
             announce(&new, two);
-            let far = udp_socket(&new.netns, new.v4(), port);
+            let far = udp_socket(&new.netns, new.address(), port);
             let conversation = Conversation { far, ..conversation };
             wait_until("the new container to be reached", LIMIT, || conversation.exchange()).unwrap();
             conversation.engage([one, two]);
