@@ -42,10 +42,15 @@ impl Node {
         }
     }
 
-    /// Whether two values present one node: flannel's rule, the PublicIP. Nodes without IPv4 go by their IPv6 address.
+    /// Whether two values present one node: flannel's rule, the PublicIP. Where one of them has no IPv4 (yet, or any more)
+    /// the IPv6 addresses decide.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.address() == other.address()
+        if self.public_ip.is_unspecified() || other.public_ip.is_unspecified() {
+            self.public_ipv6.is_some() && self.public_ipv6 == other.public_ipv6
+        } else {
+            self.public_ip == other.public_ip
+        }
     }
 }
 

@@ -28,6 +28,8 @@ mod vxlan;
 mod watch;
 mod xdp_features;
 
+use std::net::Ipv4Addr;
+
 use futures::TryStreamExt;
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use nix::errno::Errno;
@@ -92,6 +94,9 @@ pub struct LinkConfig {
     pub ipv4: Option<Range<Ipv4Network>>,
     /// The IPv6 addresses that it is for, if any.
     pub ipv6: Option<Range<Ipv6Network>>,
+    /// The IPv4 address of a device that IPv4 is not routed to but may come in by: from nodes that have no other way. Where
+    /// a device has none, the kernel takes all IPv4 for misrouted that other devices lead back to, also with loose checks.
+    pub ipv4_to_receive: Option<Ipv4Addr>,
     /// MTU in bytes: the underlay's less the overhead.
     pub mtu: u32,
     /// Ethernet address to set. None: an existing device keeps its own, a new one gets a random one.

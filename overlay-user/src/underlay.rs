@@ -86,6 +86,13 @@ pub struct UnderlayChoice {
     pub public_ipv6: Option<Ipv6Addr>,
 }
 
+impl UnderlayChoice {
+    /// Whether IPv6 will not do on the underlay.
+    fn needs_ipv4(&self) -> bool {
+        self.outer == Outer::Ipv4 || (self.outer == Outer::Either && self.public_ip.is_some())
+    }
+}
+
 /// An interface of this node, as far as the choice depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {

@@ -54,6 +54,7 @@ pub(crate) fn udp() -> LinkConfig {
         kind: LinkKind::Udp,
         ipv4: Some(Range { network: "10.1.0.0/16".parse().unwrap(), subnet: "10.1.15.0/24".parse().unwrap() }),
         ipv6: None,
+        ipv4_to_receive: None,
         mtu: 1472,
         mac: None,
     }
@@ -69,5 +70,5 @@ pub(crate) fn vxlan() -> LinkConfig {
 pub(crate) fn vxlan_over_ipv6() -> LinkConfig {
     let vxlan = VxlanConfig { vni: 1, port: VXLAN_PORT, local: "fd00:50::1".parse().unwrap() };
     let ipv6 = Range { network: "fd00:1::/48".parse().unwrap(), subnet: "fd00:1:0:15::/64".parse().unwrap() };
-    LinkConfig { kind: LinkKind::Vxlan(vxlan), ipv4: None, ipv6: Some(ipv6), mtu: 1430, mac: None }
+    LinkConfig { kind: LinkKind::Vxlan(vxlan), ipv4: None, ipv6: Some(ipv6), mtu: 1430, ..udp() }
 }

@@ -21,14 +21,15 @@ pub(super) async fn is_in_place(handle: &Handle, config: &LinkConfig, ifindex: u
     let routes = main_routes(handle).await?;
     let is_routed =
         |network| routes.iter().any(|route| (destination(route), oif(route)) == (Some(network), Some(ifindex)));
-    Ok(config.ranges().all(|range| assigned.contains(&address_of(range)) && is_routed(range.network)))
+    let has_addresses = wanted(config).all(|address| assigned.contains(&address));
+    Ok(has_addresses && config.ranges().all(|range| is_routed(range.network)))
 }
 
 /// Gives the device its /32 and /128 and takes away what is left over from an earlier subnet: what else it has inside the
 /// networks, and single addresses of a family that another device has now.
 pub(super) async fn assign(handle: &Handle, config: &LinkConfig, ifindex: u32) -> Result<(), LinkError> {
     let name = config.name();
-    let mut missing: Vec<IpNetwork> = config.ranges().map(address_of).collect();
+    let mut missing: Vec<IpNetwork> = wanted(config).collect();
     for old in addresses(handle, config, ifindex).await? {
         let Some(address) = local(&old) else { continue };
         if missing.contains(&address) {
@@ -104,6 +105,11 @@ fn route_to(range: Range<IpNetwork>, ifindex: u32) -> RouteMessage {
     };
     message.attributes.push(RouteAttribute::PrefSource(range.subnet.network().into()));
     message
+}
+
+/// The addresses that the device is to have.
+fn wanted(config: &LinkConfig) -> impl Iterator<Item = IpNetwork> {
+    config.ranges().map(address_of).chain(config.ipv4_to_receive.map(|address| IpAddr::from(address).into()))
 }
 
 /// The device's address in a network: the network address of our subnet, as flannel has it, and a network of its own.

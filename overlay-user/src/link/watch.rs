@@ -34,6 +34,7 @@ impl LinkWatch {
         let mut groups = vec![MulticastGroup::Link];
         groups
             .extend(config.ipv4.map(|_| [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route]).into_iter().flatten());
+        groups.extend(config.ipv4_to_receive.map(|_| MulticastGroup::Ipv4Ifaddr));
         groups
             .extend(config.ipv6.map(|_| [MulticastGroup::Ipv6Ifaddr, MulticastGroup::Ipv6Route]).into_iter().flatten());
         Ok(Self {

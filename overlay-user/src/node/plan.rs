@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Result;
+use ipnetwork::Ipv4Network;
 use overlay_common::{LocalNode, Ticks, Vtep};
 use rtnetlink::Handle;
 
@@ -65,11 +66,13 @@ impl Plan {
     pub(crate) fn links(&self) -> Vec<LinkConfig> {
         let Ranges { ipv4, ipv6 } = self.ranges;
         let Backend::Vxlan { vni, port, .. } = self.backend else {
-            return vec![LinkConfig { kind: LinkKind::Udp, ipv4, ipv6, mtu: self.mtu, mac: Some(self.macs.v4) }];
+            let (kind, mac) = (LinkKind::Udp, Some(self.macs.v4));
+            return vec![LinkConfig { kind, ipv4, ipv6, ipv4_to_receive: None, mtu: self.mtu, mac }];
         };
-        let link = |local: IpAddr, mac, ipv4, ipv6| {
+        let link = |local: IpAddr, mac, ipv4: Option<Range<Ipv4Network>>, ipv6| {
             let kind = LinkKind::Vxlan(VxlanConfig { vni, port, local });
-            LinkConfig { kind, ipv4, ipv6, mtu: self.mtu, mac: Some(mac) }
+            let ipv4_to_receive = self.ranges.ipv4.filter(|_| ipv4.is_none()).map(|range| range.subnet.network());
+            LinkConfig { kind, ipv4, ipv6, ipv4_to_receive, mtu: self.mtu, mac: Some(mac) }
         };
         let Underlay { ipv4: end4, ipv6: end6, .. } = self.underlay;
         let has_both = end4.is_some() && end6.is_some();

@@ -151,9 +151,7 @@ fn underlay((interface, address): Candidate<'_>, choice: &UnderlayChoice) -> Res
         Outer::Ipv6 => (ipv4.filter(|_| ipv6.is_none()), ipv6),
     };
     match (ipv4, ipv6) {
-        (None, _) if choice.outer == Outer::Ipv4 || (choice.outer == Outer::Either && choice.public_ip.is_some()) => {
-            return Err(UnderlayError::NoAddress(name()));
-        }
+        (None, _) if choice.needs_ipv4() => return Err(UnderlayError::NoAddress(name())),
         (None, None) => return Err(UnderlayError::NoAddressAtAll(name())),
         _ => {}
     }

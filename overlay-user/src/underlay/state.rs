@@ -51,12 +51,12 @@ pub(super) fn observe(before: &State, fixed: &Fixed, interfaces: &[Interface], p
     let running = interface.up && interface.carrier;
     let same = interface.ifindex == old.ifindex && before.standing.is_usable();
     let (choice, patient) = (&fixed.choice, same && patient);
-    // Over IPv4 a node has an end from the start or never: it is known by that address.
-    let is_known_by_ipv4 = old.ipv4.is_some();
-    let ipv4 = follow(old.ipv4, is_known_by_ipv4, &interface.addresses, choice.public_ip, patient);
+    // Where IPv4 is used for want of IPv6 alone, it stays as long as it is there, and does not come later.
+    let wants_ipv4 = choice.outer != Outer::Ipv6 || old.ipv4.is_some();
+    let ipv4 = follow(old.ipv4, wants_ipv4, &interface.addresses, choice.public_ip, patient);
     let ipv6 = follow(old.ipv6, choice.outer != Outer::Ipv4, &interface.ipv6_addresses, choice.public_ipv6, patient);
-    // That there is no IPv6 leaves the interface usable where IPv4 carries what IPv6 would.
-    if if is_known_by_ipv4 { ipv4.end.is_none() } else { ipv6.end.is_none() } {
+    // An interface without one of the families stays usable where the other one carries all.
+    if ipv4.end.is_none() && (ipv6.end.is_none() || choice.needs_ipv4()) {
         return State { underlay: old.clone(), standing: Standing::NoAddress, running: false };
     }
     let standing = if ipv4.missing || ipv6.missing { Standing::AddressMissing } else { Standing::Present };

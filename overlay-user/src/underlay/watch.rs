@@ -25,7 +25,8 @@ pub const ADDRESS_GRACE: Duration = Duration::from_secs(3);
 pub enum UnderlayEvent {
     /// The interface does not exist any more.
     Gone,
-    /// The interface has lost the last usable address of the family that the node is known by, and did not get one within [`ADDRESS_GRACE`].
+    /// The interface has lost the last usable address, or the last of IPv4 where that must be, and did not get one within
+    /// [`ADDRESS_GRACE`].
     AddressGone,
     /// After [`Gone`](Self::Gone) or [`AddressGone`](Self::AddressGone), or in their place when another interface has taken
     /// over name or address: the interface as it is now. What was attached to the old one is not attached to this one.

@@ -31,6 +31,27 @@ fn a_node_with_ipv6_alone_publishes_no_ipv4_address() {
 }
 
 #[test]
+fn a_node_is_told_by_its_ipv4_address_and_where_that_is_missing_by_ipv6() {
+    let node = |ipv4: [u8; 4], ipv6: Option<u16>| Node {
+        public_ip: ipv4.into(),
+        public_ipv6: ipv6.map(|last| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last)),
+        backend: Backend::Udp,
+    };
+    let (ours, none) = ([192, 0, 2, 1], [0; 4]);
+    for (one, other, same) in [
+        (node(ours, None), node(ours, None), true),
+        (node(ours, Some(1)), node(ours, Some(2)), true),
+        (node(ours, Some(1)), node([192, 0, 2, 2], Some(1)), false),
+        (node(ours, Some(1)), node(none, Some(1)), true),
+        (node(none, Some(1)), node(none, Some(2)), false),
+        (node(ours, None), node(none, None), false),
+        (node(ours, None), node(none, Some(1)), false),
+    ] {
+        assert_eq!((one.is_same_as(&other), other.is_same_as(&one)), (same, same), "{one:?}, {other:?}");
+    }
+}
+
+#[test]
 fn every_broken_rule_is_named_in_one_line() {
     let cases = [
         ("", "not JSON"),

@@ -160,6 +160,39 @@ fn an_ipv6_address_is_followed_beside_the_other_and_may_be_missing() {
 }
 
 #[test]
+fn an_ipv4_address_is_followed_beside_the_other_and_may_be_missing_unless_another_is_published() {
+    let ipv6 = Address { ip: Ipv6Addr::LOCALHOST, link_local: false, permanent: true, unfit: false };
+    let there = |ips: &[Ipv4Addr]| {
+        interface(|interface| {
+            interface.addresses = ips.iter().map(|&ip| address(ip)).collect();
+            interface.ipv6_addresses = vec![ipv6];
+        })
+    };
+    let state = |ipv4: Option<Ipv4Addr>| {
+        let (ipv4, ipv6) = (ipv4.map(|ip| end(ip, None)), Some(end(ipv6.ip, None)));
+        State { underlay: Underlay { ipv4, ipv6, ..known().underlay }, ..known() }
+    };
+    let observed = |before, ips: &[Ipv4Addr], patient, public_ip| {
+        let choice = UnderlayChoice { outer: Outer::Either, public_ip, ..UnderlayChoice::default() };
+        let now = observe(&state(before), &Fixed { first_name: "eth0".to_owned(), choice }, &[there(ips)], patient);
+        (now.underlay.ipv4.map(|end| end.address), now.standing)
+    };
+    let link_local = Ipv4Addr::new(169, 254, 1, 1);
+    let cases = [
+        ("new", None, vec![ADDRESS], true, (Some(ADDRESS), Standing::Present)),
+        ("new, and of no use to others", None, vec![link_local], true, (None, Standing::Present)),
+        ("waited for", Some(ADDRESS), vec![], true, (Some(ADDRESS), Standing::AddressMissing)),
+        ("replaced", Some(ADDRESS), vec![SECOND], false, (Some(SECOND), Standing::Present)),
+        ("gone", Some(ADDRESS), vec![], false, (None, Standing::Present)),
+    ];
+    for (name, before, ips, patient, expected) in cases {
+        assert_eq!(observed(before, &ips, patient, None), expected, "{name}");
+    }
+    let published = Some(Ipv4Addr::new(203, 0, 113, 9));
+    assert_eq!(observed(Some(ADDRESS), &[], false, published).1, Standing::NoAddress, "published for an address");
+}
+
+#[test]
 fn a_node_without_ipv4_is_known_by_its_ipv6_address() {
     let ipv6 = |last| Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, last);
     let there = |lasts: &[u16]| {
