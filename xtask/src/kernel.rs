@@ -58,11 +58,13 @@ struct Suite {
 }
 
 /// What is worth its time at a twentieth of the speed: that the programs load, each of their decisions, two nodes with
-/// either backend and with agents that are killed and replaced, and the fast path.
-const SUITES: [Suite; 3] = [
+/// either backend and with agents that are killed and replaced, the fast path, and every family inside over every family
+/// outside: a packet of one family becomes one of the other only since 6.3.
+const SUITES: [Suite; 4] = [
     Suite { target: "programs", filters: &[] },
     Suite { target: "overlay", filters: &["containers_talk", "clsact"] },
     Suite { target: "fast", filters: &["engaged"] },
+    Suite { target: "families", filters: &["dual_stack_cluster", "underlay_of_one_family"] },
 ];
 
 /// How long a kernel may take for all tests, as `timeout` reads it: one that hangs would else never end.
