@@ -57,7 +57,7 @@ pub const NAME_PREFIX: &str = "overlay.";
 const IPV6_NAME_PREFIX: &str = "overlay-v6.";
 
 /// How many characters the kernel allows in the name of an interface.
-const MAX_NAME: usize = 15;
+pub(crate) const MAX_NAME: usize = 15;
 
 /// The name of the overlay device of the network with this VNI; 0 for UDP encapsulation.
 #[must_use]

@@ -15,7 +15,10 @@ pub(crate) use self::pool::host_mask;
 pub use self::pool::{Address, Pool};
 pub(crate) use self::range::overlap;
 pub use self::range::{Range, Ranges};
-use crate::json::{Object, WrongType, shortened};
+use crate::{
+    json::{Object, WrongType, shortened},
+    link::{MAX_NAME, ipv6_device_name},
+};
 
 /// The largest network config that is read, in bytes.
 pub const MAX_CONFIG: usize = 64 * 1024;
@@ -93,6 +96,12 @@ impl NetworkConfig {
                 let rule =
                     "must be false with the udp backend, which carries IPv4 alone; IPv6 needs Backend.Type vxlan";
                 Err(ConfigError::rule("EnableIPv6", &true, rule))
+            }
+            Backend::Vxlan { vni, .. } if ipv6 && ipv6_device_name(vni).len() > MAX_NAME => {
+                let device = ipv6_device_name(vni);
+                let rule =
+                    format!("must be at most 9999 with EnableIPv6: no device can have a name as long as {device}");
+                Err(ConfigError::rule("Backend.VNI", &vni, rule))
             }
             _ => Ok(config),
         }
@@ -245,6 +254,10 @@ mod tests {
             (
                 r#"{"Network":"10.1.0.0/16","Backend":{"Type":"vxlan","VNI":16777216}}"#,
                 "Backend.VNI 16777216: must be at most 16777215",
+            ),
+            (
+                r#"{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/48","Backend":{"Type":"vxlan","VNI":10000}}"#,
+                "Backend.VNI 10000: must be at most 9999 with EnableIPv6: no device can have a name as long as overlay-v6.10000",
             ),
             (r#"{"Network":"10.1.0.0/16","Backend":{"Type":"vxlan","GBP":true}}"#, "Backend.GBP true: "),
             (r#"{"Network":"10.1.0.0/16","Backend":{"Type":"vxlan","MTU":40}}"#, "Backend.MTU 40: must be"),
