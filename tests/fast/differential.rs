@@ -1,10 +1,11 @@
 //! The fast path changes no outcome: the same scripts in two worlds, one of them without it, must look the same.
 //!
 //! What is compared: who received what and from which address, how connections ended, which errors ICMP brought, and what
-//! conntrack knows. In the world with a fast path the scripts also insist on its being taken where it may be.
+//! conntrack knows. Scripts are told once for IPv4, with either backend, and IPv6. In the world with a fast path the scripts also insist on its being taken where it may be.
 
 mod connections;
 mod errors;
+mod family;
 mod hands;
 mod policy;
 mod script;
@@ -12,11 +13,8 @@ mod sockets;
 mod translation;
 mod world;
 
+use family::Family;
 use script::{Expect::Nothing, Expect::Something, Name, Place, Step};
-
-const HERE: &str = "10.1.10.2";
-const HERE2: &str = "10.1.10.3";
-const THERE: &str = "10.1.20.2";
 
 /// Nodes that both carry a flow on the fast path, where there is one.
 const BOTH: &[Place] = &[Place::One, Place::Two];
@@ -25,11 +23,11 @@ const BOTH: &[Place] = &[Place::One, Place::Two];
 const WORDS: u32 = 300;
 
 /// Opens `near` in the container here and `far` in the one there, and lets them exchange words on the fast path.
-fn talking_over_udp(near: Name, far: Name, ports: (u16, u16)) -> Vec<Step> {
+fn talking_over_udp(family: &Family, near: Name, far: Name, ports: (u16, u16)) -> Vec<Step> {
     vec![
         Step::Udp(near, Place::Here, ports.0),
         Step::Udp(far, Place::There, ports.1),
-        Step::Say(near, Some((THERE, ports.1)), "hello"),
+        Step::Say(near, Some((family.there, ports.1)), "hello"),
         Step::Hear(far, Something),
         Step::Engage(near, far, BOTH),
         Step::Talk(near, far, WORDS, BOTH),
@@ -43,8 +41,8 @@ fn connected(near: Name, at: (Place, u16), to: (&'static str, u16), listener: Na
 }
 
 /// The same from the container here to the one there, and lets them exchange words on the fast path.
-fn talking_over_tcp(near: Name, port: u16, listener: Name, to_port: u16, far: Name) -> Vec<Step> {
-    let mut steps = connected(near, (Place::Here, port), (THERE, to_port), listener, far);
+fn talking_over_tcp(family: &Family, near: Name, port: u16, listener: Name, to_port: u16, far: Name) -> Vec<Step> {
+    let mut steps = connected(near, (Place::Here, port), (family.there, to_port), listener, far);
     steps.extend([Step::Engage(near, far, BOTH), Step::Talk(near, far, WORDS, BOTH)]);
     steps
 }

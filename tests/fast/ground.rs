@@ -8,7 +8,7 @@ use std::{
 
 pub(crate) use overlay_tests::{
     cluster::Backend,
-    for_either_backend, for_every_way,
+    for_each_family, for_either_backend, for_every_way,
     two_nodes::{LIMIT, Way, drops, flow, gateway, on_two_nodes, raise_container_mtu, settings, two},
 };
 use overlay_tests::{
@@ -35,8 +35,8 @@ pub(crate) fn approving(way: impl Into<Way>, seconds: u32) -> Settings {
 }
 
 /// Two nodes without a fast path.
-pub(crate) fn slow(backend: Backend) -> Settings {
-    with(backend, &["--fast-path", "off"])
+pub(crate) fn slow(way: impl Into<Way>) -> Settings {
+    with(way, &["--fast-path", "off"])
 }
 
 /// Two nodes that decapsulate in native XDP.

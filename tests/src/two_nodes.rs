@@ -156,6 +156,36 @@ macro_rules! for_either_backend {
     )*};
 }
 
+/// Writes a test for each family inside and outside that calls a function with the [`Way`]: IPv4 with either backend, and IPv6.
+#[macro_export]
+macro_rules! for_each_family {
+    ($($(#[$attribute:meta])* fn $name:ident($way:ident) $body:block)*) => {$(
+        mod $name {
+            use $crate::{cluster::Backend, families::Families, two_nodes::Way};
+
+            use super::*;
+
+            $(#[$attribute])*
+            fn check($way: Way) $body
+
+            #[test]
+            fn udp() {
+                check(Backend::Udp.into());
+            }
+
+            #[test]
+            fn vxlan() {
+                check(Backend::Vxlan.into());
+            }
+
+            #[test]
+            fn ipv6() {
+                check(Way::vxlan(Families::V6, Families::V6));
+            }
+        }
+    )*};
+}
+
 /// Writes a test for every [`Way`] that calls a function with it: IPv4 with either backend, and every other pair of families.
 #[macro_export]
 macro_rules! for_every_way {

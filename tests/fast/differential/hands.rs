@@ -1,13 +1,13 @@
 //! Addresses and subnets that change hands in the middle of flows.
 
-use super::{BOTH, Nothing, Place, Something, Step, THERE, WORDS, talking_over_tcp, talking_over_udp, world};
-use crate::ground::{Backend, for_either_backend};
+use super::{BOTH, Family, Nothing, Place, Something, Step, WORDS, talking_over_tcp, talking_over_udp, world};
+use crate::ground::for_each_family;
 
 /// Another container takes over the address.
-fn replaced() -> Vec<Step> {
+fn replaced(family: &Family) -> Vec<Step> {
     let mut steps = vec![Step::Listen("listener", Place::There, 5001)];
-    steps.extend(talking_over_tcp("client", 4001, "listener", 5001, "server"));
-    steps.extend(talking_over_udp("near", "old", (4000, 5000)));
+    steps.extend(talking_over_tcp(family, "client", 4001, "listener", 5001, "server"));
+    steps.extend(talking_over_udp(family, "near", "old", (4000, 5000)));
     steps.extend([
         Step::Replace,
         Step::Udp("new", Place::There, 5000),
@@ -25,12 +25,12 @@ fn replaced() -> Vec<Step> {
 }
 
 /// Another node takes over the subnet, and a container there the address.
-fn handed_over() -> Vec<Step> {
-    let mut steps = talking_over_udp("near", "old", (4010, 5010));
+fn handed_over(family: &Family) -> Vec<Step> {
+    let mut steps = talking_over_udp(family, "near", "old", (4010, 5010));
     steps.extend([
         Step::HandOver,
         Step::Udp("new", Place::There, 5010),
-        Step::Say("near", Some((THERE, 5010)), "whose?"),
+        Step::Say("near", Some((family.there, 5010)), "whose?"),
         Step::Hear("new", Something),
         Step::Hear("old", Nothing),
         Step::Engage("near", "new", &[Place::One, Place::Three]),
@@ -40,8 +40,9 @@ fn handed_over() -> Vec<Step> {
     steps
 }
 
-for_either_backend! {
-    fn addresses_that_change_hands(backend) {
-        world::compare(backend, &[("another container", replaced()), ("another node", handed_over())]);
+for_each_family! {
+    fn addresses_that_change_hands(way) {
+        let family = Family::of(way);
+        world::compare(way, &[("another container", replaced(family)), ("another node", handed_over(family))]);
     }
 }

@@ -2,12 +2,14 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     time::Duration,
 };
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
 
 /// An open socket.
 #[derive(Debug)]
@@ -19,22 +21,23 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    pub(super) fn udp(address: Ipv4Addr, port: u16) -> io::Result<Self> {
+    pub(super) fn udp(address: IpAddr, port: u16) -> io::Result<Self> {
         Ok(Self::Udp(UdpSocket::bind((address, port))?, None))
     }
 
-    pub(super) fn listener(address: Ipv4Addr, port: u16) -> io::Result<Self> {
+    pub(super) fn listener(address: IpAddr, port: u16) -> io::Result<Self> {
         let socket = TcpListener::bind((address, port))?;
         Ok(Self::Listener(socket))
     }
 
     /// Begins a TCP connection.
-    pub(super) fn connecting(from: SocketAddrV4, to: SocketAddrV4) -> io::Result<Self> {
+    pub(super) fn connecting(from: SocketAddr, to: SocketAddr) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let socket = socket(family, SockType::Stream, flags, None)?;
         setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-        bind(socket.as_raw_fd(), &SockaddrIn::from(from))?;
-        match connect(socket.as_raw_fd(), &SockaddrIn::from(to)) {
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
+        match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
             Err(error) if error != nix::Error::EINPROGRESS => return Err(error.into()),
             _ => {}
         }

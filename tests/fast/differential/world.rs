@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -18,10 +18,11 @@ use overlay_tests::{
 };
 
 use super::{
+    family::{Family, socket_address},
     script::{Expect, Name, Place, Step},
     sockets::Socket,
 };
-use crate::ground::{self, Backend, Forwarded, LIMIT, announce, nft, start_container};
+use crate::ground::{self, Forwarded, LIMIT, Way, announce, nft, start_container};
 
 /// The default of `--fast-path-approval`, in seconds.
 const APPROVAL: u64 = 2;
@@ -29,20 +30,18 @@ const APPROVAL: u64 = 2;
 /// How long nothing must come where nothing is expected.
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// The subnets of the nodes, the same in every world.
-const SUBNETS: [&str; 2] = ["10.1.10.0/24", "10.1.20.0/24"];
-
 /// How many words are enough for an approval where none is looked for.
 const WARM: u32 = 20;
 
 /// A place of the world and its address.
 struct Ground {
     netns: Netns,
-    address: Ipv4Addr,
+    address: IpAddr,
 }
 
 struct World<'a> {
     cluster: &'a mut Cluster,
+    way: Way,
     fast: bool,
     places: BTreeMap<Place, Ground>,
     sockets: BTreeMap<Name, Socket>,
@@ -52,12 +51,12 @@ struct World<'a> {
 }
 
 /// Plays `scripts` one after another in a world with a fast path and in one without, and compares what was seen.
-pub(super) fn compare(backend: Backend, scripts: &[(&str, Vec<Step>)]) {
+pub(super) fn compare(way: Way, scripts: &[(&str, Vec<Step>)]) {
     let play = |fast| {
-        let settings = if fast { ground::approving(backend, APPROVAL as u32) } else { ground::slow(backend) };
+        let settings = if fast { ground::approving(way, APPROVAL as u32) } else { ground::slow(way) };
         isolated(|| {
-            let mut cluster = start(&Settings { nodes: 3, ..settings });
-            World::new(&mut cluster, fast).play(scripts)
+            let mut cluster = start(&Settings { nodes: 3, ..settings }, Family::of(way));
+            World::new(&mut cluster, way, fast).play(scripts)
         })
     };
     // At the same time: much of it is waiting.
@@ -73,11 +72,11 @@ pub(super) fn compare(backend: Backend, scripts: &[(&str, Vec<Step>)]) {
 }
 
 /// A cluster of which two nodes run and have a container, on the same subnets every time.
-fn start(settings: &Settings) -> Cluster {
+fn start(settings: &Settings, family: &Family) -> Cluster {
     let mut cluster = Cluster::new(settings).unwrap();
     cluster.write_config(&settings.network_config()).unwrap();
-    for (number, subnet) in SUBNETS.into_iter().enumerate() {
-        lease(&cluster, &["reserve", subnet, &cluster.nodes()[number].address().to_string()]);
+    for (subnet, node) in family.leases.into_iter().zip(cluster.nodes()) {
+        lease(&cluster, &["reserve", subnet, &underlay(node).to_string()]);
     }
     let running = &mut cluster.nodes_mut()[..2];
     running.iter_mut().for_each(|node| node.start_agent().unwrap());
@@ -85,8 +84,8 @@ fn start(settings: &Settings) -> Cluster {
         node.wait_ready().unwrap();
         node.add_container().unwrap();
     }
-    for (node, other) in [(&running[0], &running[1]), (&running[1], &running[0])] {
-        wait_for_route(node, other.subnet().subnet(), other.address());
+    for (node, other, number) in [(&running[0], &running[1], 1), (&running[1], &running[0], 0)] {
+        wait_for_route(node, family.subnet(number), underlay(other));
         node.wait_container().unwrap();
     }
     cluster
@@ -97,20 +96,24 @@ fn lease(cluster: &Cluster, arguments: &[&str]) {
     output(command.arg("lease").args(arguments).args(cluster.datastore_arguments())).unwrap();
 }
 
-fn wait_for_route(node: &Node, subnet: Ipv4Addr, next_hop: Ipv4Addr) {
-    let known =
-        || node.counters().routes().unwrap().get(&subnet).is_some_and(|route| route.next_hop().ip() == next_hop);
+/// The address of a node on an underlay of one family.
+fn underlay(node: &Node) -> IpAddr {
+    node.addresses()[0]
+}
+
+fn wait_for_route(node: &Node, subnet: IpAddr, next_hop: IpAddr) {
+    let known = || node.counters().route(subnet).unwrap().is_some_and(|route| route.next_hop().ip() == next_hop);
     wait_until("a route to the other subnet", LIMIT, known).unwrap();
 }
 
 impl<'a> World<'a> {
-    fn new(cluster: &'a mut Cluster, fast: bool) -> Self {
+    fn new(cluster: &'a mut Cluster, way: Way, fast: bool) -> Self {
         let mut places = BTreeMap::new();
         for (node, place) in cluster.nodes().iter().zip([Place::One, Place::Two, Place::Three]) {
-            places.insert(place, Ground { netns: node.netns().clone(), address: node.address() });
+            places.insert(place, Ground { netns: node.netns().clone(), address: underlay(node) });
         }
         let mut add = |place, container: &Container| {
-            places.insert(place, Ground { netns: container.netns.clone(), address: container.v4() });
+            places.insert(place, Ground { netns: container.netns.clone(), address: container.address() });
         };
         let [one, two, _] = cluster.nodes() else { panic!("three nodes") };
         add(Place::Here, one.container());
@@ -122,7 +125,7 @@ impl<'a> World<'a> {
             announce(&container, node);
             add(place, &container);
         }
-        Self { cluster, fast, places, sockets: BTreeMap::new(), old: Vec::new(), log: Vec::new() }
+        Self { cluster, way, fast, places, sockets: BTreeMap::new(), old: Vec::new(), log: Vec::new() }
     }
 
     fn play(mut self, scripts: &[(&str, Vec<Step>)]) -> Vec<Vec<String>> {
@@ -142,8 +145,8 @@ impl<'a> World<'a> {
             Step::Udp(name, place, port) => self.open(name, place, |address| Socket::udp(address, port)),
             Step::Listen(name, place, port) => self.open(name, place, |address| Socket::listener(address, port)),
             Step::Connect(name, place, port, (to, to_port)) => {
-                let to = SocketAddrV4::new(to.parse().unwrap(), to_port);
-                self.open(name, place, |address| Socket::connecting(SocketAddrV4::new(address, port), to));
+                let to = socket_address((to, to_port));
+                self.open(name, place, |address| Socket::connecting(SocketAddr::new(address, port), to));
             }
             Step::Answered(name, expect) => self.await_answer(name, expect),
             Step::Accept(listener, name) => {
@@ -152,8 +155,7 @@ impl<'a> World<'a> {
                 self.sockets.insert(name, socket);
             }
             Step::Say(name, to, word) => {
-                let to = to.map(|(address, port)| SocketAddr::new(address.parse().unwrap(), port));
-                if let Err(error) = self.socket(name).say(to, word.as_bytes()) {
+                if let Err(error) = self.socket(name).say(to.map(socket_address), word.as_bytes()) {
                     self.note(name, format!("cannot say {word}: {:?}", error.kind()));
                 }
             }
@@ -210,7 +212,7 @@ impl<'a> World<'a> {
         self.sockets.get_mut(name).unwrap_or_else(|| panic!("no socket {name}"))
     }
 
-    fn open(&mut self, name: Name, place: Place, open: impl Fn(Ipv4Addr) -> io::Result<Socket> + Sync) {
+    fn open(&mut self, name: Name, place: Place, open: impl Fn(IpAddr) -> io::Result<Socket> + Sync) {
         let ground = &self.places[&place];
         // What another test starts holds our sockets for a moment, and the last acknowledgement of an earlier connection on
         // these ports may be on its way.
@@ -263,11 +265,9 @@ impl<'a> World<'a> {
     }
 
     fn await_mtu(&mut self, place: Place, underlay: u32) {
-        let node = self.node(place);
-        let device =
-            if node.netns().ip("link show dev overlay.0").is_ok() { ("overlay.0", 28) } else { ("overlay.1", 50) };
-        let mtu = format!("mtu {} ", underlay - device.1);
-        let followed = || node.netns().ip(&format!("link show dev {}", device.0)).unwrap().contains(&mtu);
+        let (node, mtu) = (self.node(place), format!("mtu {} ", underlay - self.way.overhead()));
+        let show = format!("link show dev {}", self.way.device());
+        let followed = || node.netns().ip(&show).unwrap().contains(&mtu);
         wait_until("the overlay device's MTU", LIMIT, followed).unwrap();
     }
 
@@ -357,28 +357,24 @@ impl<'a> World<'a> {
         two.netns().ip("link set dev container nomaster").unwrap();
         let new = start_container(two, "replacement", 2);
         announce(&new, two);
-        let old = self.places.insert(Place::There, Ground { address: new.v4(), netns: new.netns }).unwrap();
-        self.old.push(Container { netns: old.netns, addresses: vec![old.address.into()] });
+        let old = self.places.insert(Place::There, Ground { address: new.address(), netns: new.netns }).unwrap();
+        self.old.push(Container { netns: old.netns, addresses: vec![old.address] });
     }
 
     fn hand_over(&mut self) {
         self.node(Place::Two).netns().ip("link delete dev container").ok();
         self.node(Place::Two).netns().ip("link delete dev replacement").ok();
         self.cluster.nodes_mut()[1].stop_agent().unwrap();
-        let three = self.cluster.nodes()[2].address();
-        lease(self.cluster, &["release", SUBNETS[1]]);
-        lease(self.cluster, &["reserve", SUBNETS[1], &three.to_string()]);
+        let (family, three) = (Family::of(self.way), underlay(self.node(Place::Three)));
+        lease(self.cluster, &["release", family.leases[1]]);
+        lease(self.cluster, &["reserve", family.leases[1], &three.to_string()]);
         let node = &mut self.cluster.nodes_mut()[2];
         node.start_agent().unwrap();
         node.wait_ready().unwrap();
         let new = node.add_container().unwrap().clone();
-        wait_for_route(self.node(Place::One), self.cluster.nodes()[2].subnet().subnet(), three);
-        wait_for_route(
-            self.node(Place::Three),
-            self.cluster.nodes()[0].subnet().subnet(),
-            self.node(Place::One).address(),
-        );
-        self.places.insert(Place::There, Ground { address: new.v4(), netns: new.netns });
+        wait_for_route(self.node(Place::One), family.subnet(1), three);
+        wait_for_route(self.node(Place::Three), family.subnet(0), underlay(self.node(Place::One)));
+        self.places.insert(Place::There, Ground { address: new.address(), netns: new.netns });
     }
 }
 
