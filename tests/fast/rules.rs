@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use overlay_tests::{node::Node, process::wait_until};
 
-use crate::ground::{Backend, Conversation, LIMIT, approving, for_either_backend, nft, on_two_nodes, two};
+use crate::ground::{Conversation, LIMIT, approving, for_each_family, nft, on_two_nodes, two};
 
 /// The default of `--fast-path-approval`, in seconds.
 const APPROVAL: u32 = 2;
@@ -15,9 +15,9 @@ fn drop_for_a_while(conversation: &Conversation, node: &Node, nodes: [&Node; 2],
     nft(
         node,
         &format!(
-            "add table ip filter
-             add chain ip filter forward {{ type filter hook forward priority 0; }}
-             add rule ip filter forward {filter} drop"
+            "add table inet filter
+             add chain inet filter forward {{ type filter hook forward priority 0; }}
+             add rule inet filter forward {filter} drop"
         ),
     );
     let limit = Duration::from_secs(u64::from(APPROVAL) + 1);
@@ -26,19 +26,20 @@ fn drop_for_a_while(conversation: &Conversation, node: &Node, nodes: [&Node; 2],
     eprintln!("{filter} on {}: the last packet arrived {last:?} after the rule", node.name());
     assert!(last < limit, "{filter} on {}: packets still passed after {last:?}", node.name());
     assert!(!conversation.exchange());
-    nft(node, "delete table ip filter");
+    nft(node, "delete table inet filter");
     wait_until("the flow to go on", LIMIT, || conversation.exchange()).unwrap();
     conversation.engage(nodes);
 }
 
-for_either_backend! {
-    fn a_new_drop_rule_bites_on_a_running_flow_and_its_removal_lets_it_go_on(backend) {
-        on_two_nodes(&approving(backend, APPROVAL), |cluster| {
+for_each_family! {
+    fn a_new_drop_rule_bites_on_a_running_flow_and_its_removal_lets_it_go_on(way) {
+        on_two_nodes(&approving(way, APPROVAL), |cluster| {
             let [one, two] = two(cluster);
             let conversation = Conversation::between(one.container(), two.container());
+            let (ip, address) = (if way.overlay.has_v4() { "ip" } else { "ip6" }, two.container().address());
             for node in [one, two] {
                 for direction in ["daddr", "saddr"] {
-                    drop_for_a_while(&conversation, node, [one, two], &format!("ip {direction} {}", two.container().v4()));
+                    drop_for_a_while(&conversation, node, [one, two], &format!("{ip} {direction} {address}"));
                 }
             }
         });

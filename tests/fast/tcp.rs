@@ -15,7 +15,7 @@ use overlay_tests::{node::Node, packet_socket::PacketSocket, packets::Complaint,
 
 use crate::{
     ground::{
-        Backend, LIMIT, approving, flow, for_either_backend, for_every_way, gateway, is_fast, nft, on_two_nodes,
+        LIMIT, approving, flow, for_each_family, for_every_way, gateway, is_fast, nft, on_two_nodes,
         raise_container_mtu, two,
     },
     headers::complaint,
@@ -99,9 +99,9 @@ fn assert_leaves(ends: [SocketAddr; 2], nodes: [&Node; 2], why: &str) {
     .unwrap();
 }
 
-for_either_backend! {
-    fn closing_or_resetting_a_connection_ends_its_approval_on_both_nodes(backend) {
-        on_two_nodes(&approving(backend, 60), |cluster| {
+for_each_family! {
+    fn closing_or_resetting_a_connection_ends_its_approval_on_both_nodes(way) {
+        on_two_nodes(&approving(way, 60), |cluster| {
             let nodes = two(cluster);
             let listener = listen(nodes[1]);
             for (why, reset) in [("FIN", false), ("RST", true)] {
@@ -117,8 +117,8 @@ for_either_backend! {
         });
     }
 
-    fn a_port_can_be_used_again_at_once(backend) {
-        on_two_nodes(&approving(backend, 60), |cluster| {
+    fn a_port_can_be_used_again_at_once(way) {
+        on_two_nodes(&approving(way, 60), |cluster| {
             let nodes = two(cluster);
             let listener = listen(nodes[1]);
             for round in 0..6 {
@@ -137,8 +137,8 @@ for_either_backend! {
         });
     }
 
-    fn a_connection_closed_on_one_side_goes_on_carrying_the_other(backend) {
-        on_two_nodes(&approving(backend, 60), |cluster| {
+    fn a_connection_closed_on_one_side_goes_on_carrying_the_other(way) {
+        on_two_nodes(&approving(way, 60), |cluster| {
             let nodes = two(cluster);
             let listener = listen(nodes[1]);
             let mut connection = Connection::open(nodes[0], 0, &listener);
@@ -152,23 +152,23 @@ for_either_backend! {
         });
     }
 
-    fn conntrack_that_drops_what_it_calls_invalid_does_not_stall_a_stream(backend) {
-        on_two_nodes(&approving(backend, 1), |cluster| {
+    fn conntrack_that_drops_what_it_calls_invalid_does_not_stall_a_stream(way) {
+        on_two_nodes(&approving(way, 1), |cluster| {
             let [one, two] = two(cluster);
             for node in [one, two] {
                 nft(
                     node,
-                    "add table ip strict
-                     add counter ip strict invalid
-                     add chain ip strict forward { type filter hook forward priority 0; }
-                     add rule ip strict forward ct state invalid counter name invalid drop",
+                    "add table inet strict
+                     add counter inet strict invalid
+                     add chain inet strict forward { type filter hook forward priority 0; }
+                     add rule inet strict forward ct state invalid counter name invalid drop",
                 );
             }
             for (from, to) in [(one, two), (two, one)] {
                 flow(from, to).tcp_stream(Duration::from_secs(5)).unwrap();
             }
             for node in [one, two] {
-                let counted = nft(node, "list counter ip strict invalid");
+                let counted = nft(node, "list counter inet strict invalid");
                 assert!(counted.contains("packets 0 "), "{}: {counted}", node.name());
             }
         });
