@@ -141,8 +141,9 @@ fn a_cluster_with_its_leases_in_a_directory_needs_no_etcd() {
     let run = Run::new();
     let cluster = run.command(&[]).get_program().to_owned();
     let mut hidden = Command::new("unshare");
+    // Without -n, `mount` leaves a directory of its own in /run where it is the first.
     let script =
-        r#"mount --bind /dev/null "$(command -v etcd)" && ! etcd --version && exec "$0" --nodes=2 --datastore=file"#;
+        r#"mount -n --bind /dev/null "$(command -v etcd)" && ! etcd --version && exec "$0" --nodes=2 --datastore=file"#;
     hidden.args(["--mount", "sh", "-c", script]).arg(cluster).env("TMPDIR", run.temporary.path());
     let output = hidden.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
