@@ -14,8 +14,10 @@ use ipnetwork::IpNetwork;
 use overlay_common::Route;
 use rtnetlink::{
     Handle, RouteMessageBuilder,
-    packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol},
+    packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol},
 };
+
+use crate::route_message;
 
 /// Marks our routes in the kernel's table, so that a later agent knows them (`ip route show proto 79`).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(79);
@@ -88,7 +90,7 @@ impl DirectRoutes {
             let request = self.handle.route().get(every_route(*network)).execute();
             let routes: Vec<RouteMessage> = request.try_collect().await.map_err(failed("list routes".to_owned()))?;
             for route in routes.into_iter().filter(|route| is_ours(route, *network)) {
-                if !subnet_of(&route).is_some_and(|subnet| wanted.contains(&subnet)) {
+                if !route_message::destination(&route).is_some_and(|subnet| wanted.contains(&subnet)) {
                     let removed = self.handle.route().del(route).execute().await;
                     removed.map_err(failed("remove a left-over route".to_owned()))?;
                 }
@@ -132,16 +134,7 @@ fn every_route(network: IpNetwork) -> RouteMessage {
 fn is_ours(route: &RouteMessage, network: IpNetwork) -> bool {
     route.header.protocol == PROTOCOL
         && route.header.table == RouteHeader::RT_TABLE_MAIN
-        && subnet_of(route).is_some_and(|subnet| network.contains(subnet.ip()))
-}
-
-fn subnet_of(route: &RouteMessage) -> Option<IpNetwork> {
-    let address: IpAddr = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some((*address).into()),
-        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some((*address).into()),
-        _ => None,
-    })?;
-    IpNetwork::new(address, route.header.destination_prefix_length).ok()
+        && route_message::destination(route).is_some_and(|subnet| network.contains(subnet.ip()))
 }
 
 fn is_missing(error: &rtnetlink::Error) -> bool {

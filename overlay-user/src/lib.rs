@@ -43,6 +43,7 @@ pub mod node;
 mod notices;
 mod place;
 pub mod privileges;
+mod route_message;
 pub mod routes;
 pub mod rundir;
 mod signals;

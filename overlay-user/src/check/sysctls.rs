@@ -3,10 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv6Addr};
 
 use futures::TryStreamExt as _;
-use rtnetlink::{
-    Handle, RouteMessageBuilder,
-    packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol},
-};
+use rtnetlink::{Handle, RouteMessageBuilder, packet_route::route::RouteProtocol};
 
 use super::Finding;
 use crate::{
@@ -15,6 +12,7 @@ use crate::{
     link,
     network::Ranges,
     node::Plan,
+    route_message::oif,
     sysctl::{Sysctl, SysctlError},
 };
 
@@ -74,13 +72,8 @@ pub(super) async fn accept_ra(handle: &Handle, plan: &Plan) -> Option<Finding> {
 async fn advertised_to(handle: &Handle) -> BTreeSet<String> {
     let all = RouteMessageBuilder::<Ipv6Addr>::new().build();
     let routes: Vec<_> = handle.route().get(all).execute().try_collect().await.unwrap_or_default();
-    let interface = |route: &RouteMessage| {
-        route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Oif(index) => interface_name(*index),
-            _ => None,
-        })
-    };
-    routes.iter().filter(|route| route.header.protocol == RouteProtocol::Ra).filter_map(interface).collect()
+    let advertised = routes.iter().filter(|route| route.header.protocol == RouteProtocol::Ra);
+    advertised.filter_map(oif).filter_map(interface_name).collect()
 }
 
 /// Strict checking of sources drops what comes in by another interface than the answer would leave by. The agent sets

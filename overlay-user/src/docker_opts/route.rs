@@ -5,12 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result};
 use futures::TryStreamExt as _;
 use ipnetwork::IpNetwork;
-use rtnetlink::{
-    Handle, RouteMessageBuilder,
-    packet_route::route::{RouteAddress, RouteAttribute, RouteMessage},
-};
+use rtnetlink::{Handle, RouteMessageBuilder, packet_route::route::RouteMessage};
 
-use crate::subnet_file::PreviousSubnetFile;
+use crate::{route_message, subnet_file::PreviousSubnetFile};
 
 /// A subnet of `subnet_env` and the gateway that this node has for it, if any: Docker's bridge would be passed by.
 ///
@@ -32,22 +29,11 @@ pub async fn routed_away(subnet_env: &str) -> Result<Option<(IpNetwork, IpAddr)>
 
 /// The gateway of the route to `subnet` itself, if it has one, among the routes that the request `every` is for.
 async fn gateway_of(handle: &Handle, subnet: IpNetwork, every: RouteMessage) -> Result<Option<IpAddr>> {
-    let address = |address: &RouteAddress| match address {
-        RouteAddress::Inet(address) => Some(IpAddr::from(*address)),
-        RouteAddress::Inet6(address) => Some(IpAddr::from(*address)),
-        _ => None,
-    };
+    let network = IpNetwork::new(subnet.network(), subnet.prefix())?;
     let mut routes = handle.route().get(every).execute();
     while let Some(route) = routes.try_next().await.context("list routes")? {
-        let is_to_subnet = route.attributes.iter().any(|attribute| match attribute {
-            RouteAttribute::Destination(destination) => address(destination) == Some(subnet.network()),
-            _ => false,
-        });
-        let gateway = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Gateway(gateway) => address(gateway),
-            _ => None,
-        });
-        if is_to_subnet && route.header.destination_prefix_length == subnet.prefix() && gateway.is_some() {
+        let gateway = route_message::gateway(&route);
+        if gateway.is_some() && route_message::destination(&route) == Some(network) {
             return Ok(gateway);
         }
     }

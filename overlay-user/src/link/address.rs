@@ -6,12 +6,11 @@ use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::LinkMessage;
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use crate::network::Range;
+use crate::route_message::{destination, oif};
 
 use super::{LinkConfig, LinkError, name, netlink, overlay_of};
 
@@ -140,21 +139,4 @@ fn local(message: &AddressMessage) -> Option<IpNetwork> {
     let address = find(|attribute| if let AddressAttribute::Local(local) = attribute { Some(*local) } else { None })
         .or_else(|| find(|attribute| if let AddressAttribute::Address(ip) = attribute { Some(*ip) } else { None }))?;
     IpNetwork::new(address, message.header.prefix_len).ok()
-}
-
-fn destination(route: &RouteMessage) -> Option<IpNetwork> {
-    let address: IpAddr = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some((*address).into()),
-        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some((*address).into()),
-        _ => None,
-    })?;
-    IpNetwork::new(address, route.header.destination_prefix_length).ok()
-}
-
-/// The interface that a route leads through.
-pub(super) fn oif(route: &RouteMessage) -> Option<u32> {
-    route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(ifindex) => Some(*ifindex),
-        _ => None,
-    })
 }

@@ -5,6 +5,7 @@ use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
 
 use crate::notices::{Notice, Notices, ask};
+use crate::route_message::oif;
 
 use super::{Device, LinkConfig, LinkError, OverlayLink, address, configure, links, mac, message};
 
@@ -98,7 +99,7 @@ fn concerns(notice: &Notice, ifindex: u32) -> bool {
             link.header.index == ifindex
         }
         Notice::Changed(RouteNetlinkMessage::DelAddress(address)) => address.header.index == ifindex,
-        Notice::Changed(RouteNetlinkMessage::DelRoute(route)) => address::oif(route) == Some(ifindex),
+        Notice::Changed(RouteNetlinkMessage::DelRoute(route)) => oif(route) == Some(ifindex),
         Notice::Changed(_) => false,
         Notice::Overrun => true,
     }

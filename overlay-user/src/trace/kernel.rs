@@ -8,9 +8,11 @@ use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::{
         link::{LinkAttribute, LinkMessage},
-        route::{RouteAddress, RouteAttribute, RouteType},
+        route::RouteType,
     },
 };
+
+use crate::route_message::{gateway, oif};
 
 /// The kernel's routes and interfaces.
 pub(super) struct Kernel {
@@ -60,17 +62,8 @@ impl Kernel {
         if REFUSALS.contains(&route.header.kind) {
             return None;
         }
-        let mut interface = None;
-        let mut gateway = None;
-        for attribute in &route.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => interface = Some(*index),
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some((*address).into()),
-                RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some((*address).into()),
-                _ => {}
-            }
-        }
-        Some(KernelRoute { interface: interface?, gateway, local: route.header.kind == RouteType::Local })
+        let (interface, gateway) = (oif(&route)?, gateway(&route));
+        Some(KernelRoute { interface, gateway, local: route.header.kind == RouteType::Local })
     }
 
     /// The interface with this index.
