@@ -11,13 +11,14 @@ use overlay_tests::{
     packet_socket::{PacketSocket, mac},
     packets::{ETHER_IPV6, Ipv6, PROTO_UDP, checksummed, ethernet, udp},
     process::wait_until,
+    two_nodes::dropped,
     underlay::Underlay,
 };
 use serde_json::json;
 
 use crate::{
     networks::{Delegate, WRITERS, runtime},
-    pods::{LIMIT, assert_talk, dropped, on_nodes, talk},
+    pods::{LIMIT, assert_talk, on_nodes, talk},
     runtime::{INTERFACE, Pod},
     state::State,
 };
@@ -91,9 +92,7 @@ fn assert_published_and_masqueraded(pod: &Pod, outside: &Netns) {
 /// `pod` cannot send with the IPv6 address of its `neighbour`.
 fn assert_guarded(node: &Node, pod: &Pod, neighbour: &Pod, remote: &Pod) {
     let [own, neighbour, remote] = [pod, neighbour, remote].map(|pod| v6_among(&pod.addresses()).unwrap());
-    let spoofed = || {
-        dropped(node).iter().find(|(reason, _)| *reason == Reason::SpoofedNeighbour).map_or(0, |(_, packets)| *packets)
-    };
+    let spoofed = || dropped(node, Reason::SpoofedNeighbour);
     let before = spoofed();
     let socket = PacketSocket::sender(pod.netns(), INTERFACE).unwrap();
     let own_mac = mac(pod.netns(), INTERFACE).unwrap();

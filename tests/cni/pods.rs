@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use overlay_common::Reason;
 use overlay_tests::{
     cluster::{Backend, Cluster, Settings},
     families::{Families, any_like},
@@ -14,6 +13,7 @@ use overlay_tests::{
     node::Node,
     sandbox::isolated,
     traffic::{Flow, ping},
+    two_nodes::drops,
     underlay::Underlay,
 };
 use serde_json::{Value, json};
@@ -82,7 +82,7 @@ fn ask(from: &Netns, service: SocketAddr, server: &UdpSocket) -> SocketAddr {
 
 /// Two containers talk in every way, both ways, at each of their addresses.
 pub(crate) fn assert_talk(one: (&Runtime<'_>, &Pod), two: (&Runtime<'_>, &Pod)) {
-    let before = [one, two].map(|(runtime, _)| dropped(runtime.node));
+    let before = [one, two].map(|(runtime, _)| drops(runtime.node));
     for (from, to) in [(one, two), (two, one)] {
         for address in to.1.addresses() {
             let pings = ping(from.1.netns(), address, 1).unwrap();
@@ -96,14 +96,7 @@ pub(crate) fn assert_talk(one: (&Runtime<'_>, &Pod), two: (&Runtime<'_>, &Pod)) 
             flow.tcp_transfer(16 << 20).unwrap();
         }
     }
-    assert_eq!([one, two].map(|(runtime, _)| dropped(runtime.node)), before);
-}
-
-/// What a node has dropped, but for the kernel's own reports of its devices' IPv6 multicast groups.
-pub(crate) fn dropped(node: &Node) -> Vec<(Reason, u64)> {
-    let mut drops = node.counters().drops().unwrap();
-    drops.retain(|(reason, _)| *reason != Reason::NotUnicast);
-    drops
+    assert_eq!([one, two].map(|(runtime, _)| drops(runtime.node)), before);
 }
 
 /// Containers on both nodes, each connected by its own `delegates`, through their whole life.

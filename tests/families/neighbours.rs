@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, net::Ipv6Addr, time::Duration};
 
 use overlay_common::Reason;
 use overlay_tests::{
-    families::Families,
     netns::Netns,
     node::{BRIDGE, CONTAINER_DEVICE, Container, Node},
     packet_socket::{PacketSocket, mac},
@@ -15,7 +14,7 @@ use overlay_tests::{
     },
     process::wait_until,
     traffic::ping,
-    two_nodes::{Way, gateway, on_two_nodes, settings},
+    two_nodes::{Way, dropped, gateway, on_two_nodes, settings},
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -39,8 +38,7 @@ fn believed(netns: &Netns, device: &str, of: &[Ipv6Addr]) -> BTreeMap<Ipv6Addr, 
 
 /// How many packets `node` has dropped as a spoofer's.
 fn spoofed(node: &Node) -> u64 {
-    let drops = node.counters().drops().unwrap();
-    drops.iter().find(|(reason, _)| *reason == Reason::SpoofedNeighbour).map_or(0, |(_, packets)| *packets)
+    dropped(node, Reason::SpoofedNeighbour)
 }
 
 /// What a spoofer says to draw its neighbours' packets to its own Ethernet address.
@@ -75,7 +73,7 @@ fn meet(node: &Node, victim: &Container, spoofer: &Container) {
 
 #[test]
 fn a_container_that_speaks_for_its_neighbours_or_as_a_router_is_counted_and_believed_by_nobody() {
-    on_two_nodes(&settings(Way::vxlan(Families::V6, Families::V6)), |cluster| {
+    on_two_nodes(&settings(Way::IPV6_OVER_IPV6), |cluster| {
         let [node, other] = cluster.nodes() else { panic!("two nodes") };
         let (victim, far) = (node.container(), other.container());
         let spoofer = Container::join(node.netns(), node.subnet(), "spoofer", 3).unwrap();

@@ -7,7 +7,7 @@ use std::{
 
 use overlay_tests::{
     cluster::{Cluster, Settings},
-    families::Families,
+    families::{Families, any_like},
     netns::Netns,
     node::{Node, UNDERLAY_DEVICE},
     process::output,
@@ -46,7 +46,7 @@ fn seen_from(from: &Netns, to: &Netns, address: IpAddr) -> IpAddr {
     let _client = from.run(|| TcpStream::connect_timeout(&listener.local_addr().unwrap(), LIMIT)).unwrap();
     let seen = listener.accept().unwrap().1.ip();
     let far = to.run(|| UdpSocket::bind((address, 0))).unwrap();
-    let near = from.run(|| UdpSocket::bind(SocketAddr::new(overlay_tests::families::any_like(address), 0))).unwrap();
+    let near = from.run(|| UdpSocket::bind(SocketAddr::new(any_like(address), 0))).unwrap();
     for socket in [&near, &far] {
         socket.set_read_timeout(Some(LIMIT)).unwrap();
     }

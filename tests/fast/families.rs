@@ -1,7 +1,7 @@
 //! What `engaged.rs` says of IPv4, of the other pairs of families inside and outside. Apart from those tests, which older kernels
 //! have to pass too: before Linux 6.3 a packet that leaves a tunnel of the other family keeps to the long way.
 
-use overlay_tests::{families::Families, two_nodes::Way};
+use overlay_tests::two_nodes::Way;
 
 use crate::{
     engaged::{assert_hardly_seen, assert_streams_arrive},
@@ -9,11 +9,7 @@ use crate::{
 };
 
 /// IPv6 over either underlay, and IPv4 over that of IPv6.
-const WAYS: [Way; 3] = [
-    Way::vxlan(Families::V6, Families::V6),
-    Way::vxlan(Families::V6, Families::V4),
-    Way::vxlan(Families::Dual, Families::V6),
-];
+const WAYS: [Way; 3] = [Way::IPV6_OVER_IPV6, Way::IPV6_OVER_IPV4, Way::IPV4_OVER_IPV6];
 
 #[test]
 fn approved_flows_take_the_fast_path() {

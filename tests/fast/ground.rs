@@ -2,10 +2,14 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
 pub(crate) use overlay_tests::{
     cluster::Backend,
     for_each_family, for_either_backend, for_every_way,
@@ -24,6 +28,18 @@ const LOST: Duration = Duration::from_millis(200);
 
 /// How long a stream of packets waits for one before it sends the next.
 const PACE: Duration = Duration::from_millis(2);
+
+/// Begins a TCP connection from an address and port of our choice, and waits for what comes of it unless `flags` say not to.
+pub(crate) fn connecting(from: SocketAddr, to: SocketAddr, flags: SockFlag) -> io::Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
+        Err(error) if error != nix::Error::EINPROGRESS => Err(error.into()),
+        _ => Ok(socket.into()),
+    }
+}
 
 /// How a lost packet shows: by silence, or by what ICMP has said of an earlier one.
 const LOST_AS: [io::ErrorKind; 3] =

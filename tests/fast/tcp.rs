@@ -3,19 +3,16 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
     thread,
     time::Duration,
 };
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{SockFlag, setsockopt, sockopt};
 use overlay_tests::{node::Node, packet_socket::PacketSocket, packets::Complaint, process::wait_until};
 
 use crate::{
     ground::{
-        LIMIT, approving, flow, for_each_family, for_every_way, gateway, is_fast, nft, on_two_nodes,
+        LIMIT, approving, connecting, flow, for_each_family, for_every_way, gateway, is_fast, nft, on_two_nodes,
         raise_container_mtu, two,
     },
     headers::complaint,
@@ -32,7 +29,9 @@ impl Connection {
     /// From the container of `from` to `listener`; from `port`, if it is not 0.
     fn open(from: &Node, port: u16, listener: &TcpListener) -> Self {
         let to = listener.local_addr().unwrap();
-        let near = from.container().netns.run(|| connect_from(SocketAddr::new(from.container().address(), port), to));
+        let own = SocketAddr::new(from.container().address(), port);
+        let near = from.container().netns.run(|| connecting(own, to, SockFlag::empty()));
+        let near = near.unwrap_or_else(|error| panic!("connect to {to}: {error}"));
         let (far, client) = listener.accept().unwrap();
         for stream in [&near, &far] {
             stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -59,16 +58,6 @@ impl Connection {
         .unwrap();
         self.exchange();
     }
-}
-
-/// Connects from an address and port of our choice.
-fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
-    let family = if from.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
-    connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).unwrap_or_else(|error| panic!("connect to {to}: {error}"));
-    TcpStream::from(socket)
 }
 
 fn listen(node: &Node) -> TcpListener {

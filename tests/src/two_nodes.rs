@@ -28,6 +28,13 @@ pub struct Way {
 }
 
 impl Way {
+    /// An overlay of IPv4 alone is flannel's, which wants it outside as well: this one has IPv6 beside it.
+    pub const IPV4_OVER_IPV6: Self = Self::vxlan(Families::Dual, Families::V6);
+    /// IPv6 over an underlay of IPv4.
+    pub const IPV6_OVER_IPV4: Self = Self::vxlan(Families::V6, Families::V4);
+    /// IPv6 over an underlay of IPv6.
+    pub const IPV6_OVER_IPV6: Self = Self::vxlan(Families::V6, Families::V6);
+
     /// Packets of one family over nodes of one.
     #[must_use]
     pub const fn vxlan(overlay: Families, underlay: Families) -> Self {
@@ -120,6 +127,17 @@ pub fn drops(node: &Node) -> Vec<(Reason, u64)> {
     drops.into_iter().filter(|(reason, _)| *reason != Reason::NotUnicast).collect()
 }
 
+/// How many packets a node has dropped for `reason`.
+///
+/// # Panics
+///
+/// When the maps cannot be read.
+#[must_use]
+pub fn dropped(node: &Node, reason: Reason) -> u64 {
+    let drops = node.counters().drops().expect("read DROPS");
+    drops.iter().find(|(counted, _)| *counted == reason).map_or(0, |(_, packets)| *packets)
+}
+
 /// Lets the container of a node send larger packets than the overlay carries.
 ///
 /// # Panics
@@ -137,21 +155,10 @@ pub fn raise_container_mtu(node: &Node) {
 #[macro_export]
 macro_rules! for_either_backend {
     ($($(#[$attribute:meta])* fn $name:ident($backend:ident) $body:block)*) => {$(
-        mod $name {
-            use super::*;
-
-            $(#[$attribute])*
-            fn check($backend: Backend) $body
-
-            #[test]
-            fn udp() {
-                check(Backend::Udp);
-            }
-
-            #[test]
-            fn vxlan() {
-                check(Backend::Vxlan);
-            }
+        $crate::for_cases! {
+            $(#[$attribute])* fn $name($backend: Backend) $body
+            udp => Backend::Udp,
+            vxlan => Backend::Vxlan,
         }
     )*};
 }
@@ -160,28 +167,11 @@ macro_rules! for_either_backend {
 #[macro_export]
 macro_rules! for_each_family {
     ($($(#[$attribute:meta])* fn $name:ident($way:ident) $body:block)*) => {$(
-        mod $name {
-            use $crate::{cluster::Backend, families::Families, two_nodes::Way};
-
-            use super::*;
-
-            $(#[$attribute])*
-            fn check($way: Way) $body
-
-            #[test]
-            fn udp() {
-                check(Backend::Udp.into());
-            }
-
-            #[test]
-            fn vxlan() {
-                check(Backend::Vxlan.into());
-            }
-
-            #[test]
-            fn ipv6() {
-                check(Way::vxlan(Families::V6, Families::V6));
-            }
+        $crate::for_cases! {
+            $(#[$attribute])* fn $name($way: $crate::two_nodes::Way) $body
+            udp => $crate::cluster::Backend::Udp.into(),
+            vxlan => $crate::cluster::Backend::Vxlan.into(),
+            ipv6 => $crate::two_nodes::Way::IPV6_OVER_IPV6,
         }
     )*};
 }
@@ -190,39 +180,34 @@ macro_rules! for_each_family {
 #[macro_export]
 macro_rules! for_every_way {
     ($($(#[$attribute:meta])* fn $name:ident($way:ident) $body:block)*) => {$(
-        mod $name {
-            use $crate::{cluster::Backend, families::Families, two_nodes::Way};
+        $crate::for_cases! {
+            $(#[$attribute])* fn $name($way: $crate::two_nodes::Way) $body
+            udp => $crate::cluster::Backend::Udp.into(),
+            vxlan => $crate::cluster::Backend::Vxlan.into(),
+            ipv4_over_ipv6 => $crate::two_nodes::Way::IPV4_OVER_IPV6,
+            ipv6_over_ipv4 => $crate::two_nodes::Way::IPV6_OVER_IPV4,
+            ipv6_over_ipv6 => $crate::two_nodes::Way::IPV6_OVER_IPV6,
+        }
+    )*};
+}
 
+/// What the macros above write: a module with the function, and a test for each case that calls it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! for_cases {
+    ($(#[$attribute:meta])* fn $name:ident($case:ident: $kind:ty) $body:block $($test:ident => $value:expr,)*) => {
+        mod $name {
             use super::*;
 
             $(#[$attribute])*
-            fn check($way: Way) $body
+            fn check($case: $kind) $body
 
-            #[test]
-            fn udp() {
-                check(Backend::Udp.into());
-            }
-
-            #[test]
-            fn vxlan() {
-                check(Backend::Vxlan.into());
-            }
-
-            #[test]
-            fn ipv4_over_ipv6() {
-                // An overlay of IPv4 alone is flannel's, which wants it outside as well.
-                check(Way::vxlan(Families::Dual, Families::V6));
-            }
-
-            #[test]
-            fn ipv6_over_ipv4() {
-                check(Way::vxlan(Families::V6, Families::V4));
-            }
-
-            #[test]
-            fn ipv6_over_ipv6() {
-                check(Way::vxlan(Families::V6, Families::V6));
-            }
+            $(
+                #[test]
+                fn $test() {
+                    check($value);
+                }
+            )*
         }
-    )*};
+    };
 }

@@ -2,22 +2,14 @@
 
 use std::process::Command;
 
-use overlay_common::Reason;
-use overlay_tests::node::Node;
 pub(crate) use overlay_tests::{
     cluster::Backend,
     for_either_backend, for_every_way,
-    two_nodes::{LIMIT, Way, drops, flow, gateway, on_two_nodes, raise_container_mtu, settings, two},
+    two_nodes::{LIMIT, Way, dropped, drops, flow, gateway, on_two_nodes, raise_container_mtu, settings, two},
 };
 
 /// What ping said, both on standard output and error.
 pub(crate) fn said(command: &mut Command) -> String {
     let output = command.output().unwrap();
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// How many packets `node` has dropped for `reason`.
-pub(crate) fn dropped(node: &Node, reason: Reason) -> u64 {
-    let drops = node.counters().drops().unwrap();
-    drops.iter().find(|(counted, _)| *counted == reason).map_or(0, |(_, packets)| *packets)
 }

@@ -3,13 +3,12 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd as _,
     time::Duration,
 };
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::SockFlag;
+
+use crate::ground::connecting;
 
 /// An open socket.
 #[derive(Debug)]
@@ -32,16 +31,7 @@ impl Socket {
 
     /// Begins a TCP connection.
     pub(super) fn connecting(from: SocketAddr, to: SocketAddr) -> io::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let socket = socket(family, SockType::Stream, flags, None)?;
-        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-        bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
-        match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
-            Err(error) if error != nix::Error::EINPROGRESS => return Err(error.into()),
-            _ => {}
-        }
-        let stream = TcpStream::from(socket);
+        let stream = connecting(from, to, SockFlag::SOCK_NONBLOCK)?;
         stream.set_nodelay(true)?;
         Ok(Self::Tcp(stream))
     }
