@@ -1,12 +1,19 @@
 //! Addresses and subnets that change hands in the middle of flows.
 
+use std::time::Duration;
+
 use super::{BOTH, Family, Nothing, Place, Something, Step, WORDS, talking_over_tcp, talking_over_udp, world};
 use crate::ground::for_each_family;
+
+/// Longer than the kernel delays the acknowledgement of a last word: one that met the new container would end the connection
+/// before the script does.
+const ACKNOWLEDGED: Duration = Duration::from_millis(300);
 
 /// Another container takes over the address.
 fn replaced(family: &Family) -> Vec<Step> {
     let mut steps = vec![Step::Listen("listener", Place::There, 5001)];
     steps.extend(talking_over_tcp(family, "client", 4001, "listener", 5001, "server"));
+    steps.push(Step::Idle(ACKNOWLEDGED));
     steps.extend(talking_over_udp(family, "near", "old", (4000, 5000)));
     steps.extend([
         Step::Replace,
